@@ -1,0 +1,157 @@
+"""Every error this package raises on purpose, in one tree.
+
+::
+
+    CorrigendaError
+    ├── InvalidEdit (ValueError)            an edit that cannot be kept: empty, too long, not text, contradicts itself
+    ├── ConflictingEdit (ValueError)        another live edit speaks of the same subject and relation
+    ├── UnknownEdit (LookupError)           no such edit id in this memory
+    ├── InvalidRequest (ValueError)         a query that cannot be answered: empty, too long, not text
+    ├── ImportFailed (ValueError)           a file of edits with bad lines; names each
+    ├── StoreError
+    │   ├── StoreDamaged                    the file is not a ledger, or is cut off
+    │   ├── StoreTooNew                     written by a later version of corrigenda
+    │   ├── StoreNotWritable (OSError)      read-only, no permission, disk full
+    │   └── StoreBusy (TimeoutError)        another process holds the write lock
+    ├── ModelError
+    │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
+    │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
+    │   └── UnsupportedArchitecture         no LayerMap for it
+    ├── SubjectNotFound (LookupError)       the subject does not occur in the prompt
+    ├── DatasetError (ValueError)           names file, record and field
+    ├── UnknownName (LookupError)           nothing registered under that name; suggests neighbours
+    └── MissingExtra (ImportError)          an optional dependency; says which pip line installs it
+
+Messages hold the offending value, what is allowed, and the remedy. Errors learn which edit they are about on the way
+up: ``with about(edit): ...``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+
+class CorrigendaError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What is wrong, with the offending value.
+        remedy: What to do about it, one sentence; printed on a line of its own.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.edit: Any = None
+        """The edit the error is about, where one is (set by :func:`about`)."""
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
+
+
+class InvalidEdit(CorrigendaError, ValueError):
+    """An edit that cannot be kept: empty, too long, not text, or contradicting itself."""
+
+
+class ConflictingEdit(CorrigendaError, ValueError):
+    """Another live edit speaks of the same subject and relation, and the rule is to refuse."""
+
+
+class UnknownEdit(CorrigendaError, LookupError):
+    """No edit of that id in this memory."""
+
+
+class InvalidRequest(CorrigendaError, ValueError):
+    """A query that cannot be answered: empty, too long, or not text."""
+
+
+class ImportFailed(CorrigendaError, ValueError):
+    """A file of edits holds lines that cannot be read; ``bad_lines`` maps line numbers to reasons."""
+
+    def __init__(self, message: str, *, bad_lines: dict[int, str], remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.bad_lines = bad_lines
+
+
+class StoreError(CorrigendaError):
+    """The place where the ledger lives failed."""
+
+
+class StoreDamaged(StoreError):
+    """The file is not a ledger, or is cut off."""
+
+
+class StoreTooNew(StoreError):
+    """The ledger was written by a later version of corrigenda."""
+
+
+class StoreNotWritable(StoreError, OSError):
+    """Read-only folder, missing permission, or a full disk: nothing was written."""
+
+    # OSError's own __str__ shows errno fields; ours shows message and remedy.
+    __str__ = CorrigendaError.__str__
+
+
+class StoreBusy(StoreError, TimeoutError):
+    """Another process held the write lock for longer than the time-out: nothing was written."""
+
+    __str__ = CorrigendaError.__str__
+
+
+class ModelError(CorrigendaError):
+    """A language model or encoder could not be used."""
+
+
+class UnknownModel(ModelError, LookupError):
+    """Neither a known name, nor a folder with weights, nor a GGUF file."""
+
+
+class ModelDamaged(ModelError, ValueError):
+    """Truncated or unreadable weights, or NaN or infinity among them."""
+
+
+class UnsupportedArchitecture(ModelError):
+    """No ``LayerMap`` knows where this architecture keeps its parts."""
+
+
+class SubjectNotFound(CorrigendaError, LookupError):
+    """The subject does not occur in the prompt."""
+
+
+class DatasetError(CorrigendaError, ValueError):
+    """A dataset file that cannot be read; the message names file, record and field."""
+
+
+class UnknownName(CorrigendaError, LookupError):
+    """Nothing is registered under that name."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Sequence[str]) -> UnknownName:
+        """Build the error for ``name``, with the known names and the nearest as suggestion."""
+        near = get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        return cls(f"unknown {kind} {name!r}", remedy=f"{hint}Known: {', '.join(sorted(known)) or 'none'}.")
+
+
+class MissingExtra(CorrigendaError, ImportError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def named(cls, extra: str, module: str) -> MissingExtra:
+        """Build the error for ``module``, which the extra ``extra`` brings."""
+        return cls(f"this needs {module!r}, which is not installed", remedy=f"pip install 'corrigenda[{extra}]'")
+
+
+@contextmanager
+def about(edit: Any) -> Iterator[None]:
+    """Attach ``edit`` to any :class:`CorrigendaError` raised inside that does not yet know its edit."""
+    try:
+        yield
+    except CorrigendaError as error:
+        if error.edit is None:
+            error.edit = edit
+        raise
