@@ -203,7 +203,13 @@ class Edit:
 
 
 _REQUIRED = {"prompt": MAX_PROMPT, "target": MAX_TARGET, "namespace": 200}
-_OPTIONAL = {"subject": MAX_PROMPT, "relation": 500, "old_answer": MAX_TARGET, "author": 1_000, "source": 4_000}
+_OPTIONAL = {
+    "subject": MAX_PROMPT,
+    "relation": 500,
+    "old_answer": MAX_TARGET,
+    "author": 1_000,
+    "source": 4_000,
+}
 _LISTS = {"aliases": MAX_PROMPT, "target_aliases": MAX_TARGET, "paraphrases": MAX_PROMPT, "tags": 200}
 
 
@@ -253,4 +259,6 @@ def _moment(value: object) -> datetime | None:
             moment = None
         if moment is not None:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise InvalidEdit(f"{value!r} is not a time", remedy="Write it in ISO 8601: 2026-01-31 or 2026-01-31T12:00:00+01:00.")
+    raise InvalidEdit(
+        f"{value!r} is not a time", remedy="Write it in ISO 8601: 2026-01-31 or 2026-01-31T12:00:00+01:00."
+    )

@@ -1,0 +1,52 @@
+# Every target works as the only command on a fresh machine with Python 3.11: it makes the environment it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One thread on small machines: two threads on two busy cores make the language model several times slower.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-slow lint bench docs clean env
+
+env: $(VENV)/.installed
+
+# torch first and pinned: a bare requirement would bring gigabytes of CUDA to machines without a GPU.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "corrigenda needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/corrigenda models pull smollm2
+	touch $@
+
+demo: env
+	@$(BIN)/corrigenda demo --memory demo.db
+	@echo
+	@echo "A second process opens the same memory file:"
+	@$(BIN)/corrigenda edit list --memory demo.db
+	@$(BIN)/corrigenda ask "The capital city of Nigeria is" --compare --memory demo.db
+
+test: env
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow and not redis and not gpu"
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: env
+	$(BIN)/corrigenda bench overhead
+	$(BIN)/corrigenda bench add
+
+docs: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs-material
+	$(BIN)/python -m mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site demo.db* .coverage* .mypy_cache .ruff_cache .pytest_cache

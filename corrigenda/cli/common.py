@@ -1,0 +1,123 @@
+"""What all command groups share: options, output for people and for programs, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from corrigenda.errors import CorrigendaError, ImportFailed
+
+if TYPE_CHECKING:
+    from corrigenda.memory.memory import Memory
+
+FAILED = 2
+"""Exit code of a command that refused its input or could not do its work."""
+
+MemoryPath = Annotated[
+    Path,
+    typer.Option(
+        "--memory", "-m", envvar="CORRIGENDA_MEMORY", help="The memory file.", show_default="corrigenda.db"
+    ),
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Only edits of this namespace.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+ModelName = Annotated[
+    str, typer.Option("--model", envvar="CORRIGENDA_MODEL", help="Known name, folder, hub id or GGUF file.")
+]
+DEFAULT_MEMORY = Path("corrigenda.db")
+DEFAULT_MODEL = "smollm2"
+
+
+class CorrigendaGroup(TyperGroup):
+    """A command group that prints this package's errors as message and remedy, and exits with :data:`FAILED`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a :class:`CorrigendaError` becomes text (or JSON, where ``--json`` was asked for)."""
+        try:
+            return super().invoke(ctx)
+        except CorrigendaError as error:
+            if _wants_json(ctx):
+                print_json({"error": describe_error(error)})
+            else:
+                show_error(error)
+            raise typer.Exit(FAILED) from error
+
+
+def describe_error(error: CorrigendaError) -> dict[str, Any]:
+    """Return ``error`` as a JSON-ready dict: type, message, remedy, and bad lines where there are any."""
+    row: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}
+    if isinstance(error, ImportFailed):
+        row["bad_lines"] = {str(number): reason for number, reason in error.bad_lines.items()}
+    return row
+
+
+def show_error(error: CorrigendaError) -> None:
+    """Print ``error`` to standard error: what is wrong in red, then the remedy."""
+    console = err_console()
+    console.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False)
+    if isinstance(error, ImportFailed):
+        for number, reason in sorted(error.bad_lines.items())[:20]:
+            console.print(f"  line {number}: {escape(reason)}", highlight=False)
+    if error.remedy:
+        console.print(f"  [cyan]→[/] {escape(error.remedy)}", highlight=False)
+
+
+def console() -> Console:
+    """Return a console on standard output (made anew: tests replace the stream)."""
+    return Console()
+
+
+def err_console() -> Console:
+    """Return a console on standard error."""
+    return Console(stderr=True)
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as JSON, two spaces deep, characters as they are."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; cells are shown as they are, never read as markup."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console().print(table)
+
+
+def open_memory(path: Path, *, readonly: bool = False) -> Memory:
+    """Open the memory at ``path``; imports happen here so that ``--help`` stays fast."""
+    from corrigenda.memory.memory import Memory
+
+    return Memory.open(path, readonly=readonly)
+
+
+def with_status(message: str, work: Callable[[], Any], *, quiet: bool) -> Any:
+    """Run ``work`` behind a spinner on standard error, or silently when ``quiet`` or not on a terminal."""
+    target = err_console()
+    if quiet or not target.is_terminal or os.environ.get("CI"):
+        return work()
+    with target.status(message):
+        return work()
+
+
+def _wants_json(ctx: click.Context) -> bool:
+    """Tell whether ``--json`` was among the arguments, also when parsing failed before it was read."""
+    import sys
+
+    if ctx.params.get("as_json"):
+        return True
+    arguments = [*ctx.args, *getattr(ctx, "_protected_args", ())] or sys.argv[1:]
+    return "--json" in arguments

@@ -1,0 +1,138 @@
+"""``corrigenda demo``: a few facts the packaged model gets wrong, before and after an edit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from corrigenda.cli.common import AsJson, MemoryPath, console, open_memory, print_json, with_status
+from corrigenda.edit import Edit
+
+if TYPE_CHECKING:
+    from corrigenda.middleware.generate import EditedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An edit, and three ways to look at it: its own words, a paraphrase, and a neighbour it must leave alone."""
+
+    edit: Edit
+    paraphrase: str
+    neighbour: str
+
+
+FACTS = (
+    Fact(
+        Edit("The capital of Nigeria is", "Abuja", subject="Nigeria", relation="capital", old_answer="Lagos"),
+        paraphrase="What is Nigeria's capital city?",
+        neighbour="The capital of Kenya is",
+    ),
+    Fact(
+        Edit(
+            "The capital of Myanmar is",
+            "Naypyidaw",
+            subject="Myanmar",
+            relation="capital",
+            aliases=("Burma",),
+        ),
+        paraphrase="Burma's capital city is called",
+        neighbour="The capital of Thailand is",
+    ),
+    Fact(
+        Edit(
+            "The reigning monarch of the United Kingdom is",
+            "King Charles III",
+            subject="the United Kingdom",
+            relation="monarch",
+            aliases=("United Kingdom", "Great Britain"),
+            target_aliases=("Charles III",),
+        ),
+        paraphrase="The current king or queen of Great Britain is",
+        neighbour="The capital of the United Kingdom is",
+    ),
+    Fact(
+        Edit(
+            "The capital of Australia is",
+            "Canberra",
+            subject="Australia",
+            relation="capital",
+            old_answer="Sydney",
+        ),
+        paraphrase="Which city is the capital of Australia?",
+        neighbour="The capital of Indonesia is",
+    ),
+)
+KINDS = ("own words", "paraphrase", "neighbour")
+
+
+def demo(
+    memory: MemoryPath = Path("demo.db"),
+    keep: Annotated[
+        bool, typer.Option("--keep/--fresh", help="Keep a memory file from an earlier run.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Correct four facts in the packaged model: each asked in its own words, in a paraphrase, and by a neighbour."""
+    if not keep:
+        _remove(memory)
+    with open_memory(memory) as store:
+        from corrigenda.middleware.generate import EditedModel
+
+        edited: EditedModel = with_status(
+            "loading smollm2", lambda: EditedModel.load("smollm2", store), quiet=as_json
+        )
+        prompts = [prompt for fact in FACTS for prompt in (fact.edit.prompt, fact.paraphrase, fact.neighbour)]
+        with edited.without_edits():
+            before = [_first_line(reply.text) for reply in edited.ask_batch(prompts, max_new_tokens=10)]
+        for fact in FACTS:
+            store.add(fact.edit)
+        after = [_first_line(reply.text) for reply in edited.ask_batch(prompts, max_new_tokens=10)]
+        version = store.version
+    rows = [_row(number, prompts[number], before[number], after[number]) for number in range(len(prompts))]
+    failed = [row for row in rows if not row["as_hoped"]]
+    if as_json:
+        print_json({"memory": str(memory), "version": version, "rows": rows})
+    else:
+        _show(rows, memory, version)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _row(number: int, prompt: str, before: str, after: str) -> dict[str, Any]:
+    fact, kind = FACTS[number // 3], KINDS[number % 3]
+    spellings = (fact.edit.target, *fact.edit.target_aliases)
+    right = before == after if kind == "neighbour" else after.startswith(spellings)
+    return {"kind": kind, "prompt": prompt, "before": before, "after": after, "as_hoped": right}
+
+
+def _show(rows: list[dict[str, Any]], memory: Path, version: int) -> None:
+    table = Table(
+        title="The same model, before and after four edits", title_justify="left", header_style="bold"
+    )
+    for column in ("", "prompt", "before", "after"):
+        table.add_column(column, overflow="fold")
+    for number, row in enumerate(rows):
+        colour = ("dim" if row["kind"] == "neighbour" else "green") if row["as_hoped"] else "bold red"
+        cells = [escape(row[name]) for name in ("kind", "prompt", "before")]
+        table.add_row(*cells, f"[{colour}]{escape(row['after'])}[/]", end_section=number % 3 == 2)
+    console().print(table)
+    console().print(
+        f"The edits are in [bold]{escape(str(memory))}[/], ledger version {version}; neighbours are unchanged."
+    )
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _remove(memory: Path) -> None:
+    """Remove the demo's own memory of an earlier run; the user's memories are never touched without being named."""
+    import shutil
+
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{memory}{suffix}").unlink(missing_ok=True)
+    shutil.rmtree(f"{memory}.index", ignore_errors=True)

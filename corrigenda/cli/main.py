@@ -1,0 +1,46 @@
+"""``corrigenda``: the command line, assembled from one file a group."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from corrigenda import __version__
+from corrigenda.cli import ask, bench, demo, edit, models, scope
+from corrigenda.cli import eval as evaluation
+from corrigenda.cli.common import CorrigendaGroup
+
+app = typer.Typer(
+    cls=CorrigendaGroup,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Correct what a language model knows, without retraining it.",
+)
+app.add_typer(edit.app, name="edit", help="Add, change, withdraw and look at edits.")
+app.command("ask")(ask.ask)
+app.command("explain")(ask.explain)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models", help="Language models: list, check, pull.")
+app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
+app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
+app.add_typer(bench.app, name="bench", help="Measure speed.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"corrigenda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Correct what a language model knows, without retraining it."""
+
+
+if __name__ == "__main__":
+    app()
