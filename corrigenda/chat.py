@@ -62,9 +62,7 @@ class Chat:
     @property
     def query(self) -> str:
         """The text that is to be answered: the last user turn."""
-        return next(
-            (m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content
-        )
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
 
 Prompt: TypeAlias = str | Sequence[Message | Mapping[str, str]]

@@ -20,7 +20,7 @@ from typing import Any, NewType
 from corrigenda.errors import InvalidEdit
 
 EditId = NewType("EditId", str)
-"""Content hash of an edit: ``e`` and 20 hexadecimal digits (80 bits: a collision among 10⁶ edits has odds of 4·10⁻¹³)."""
+"""Content hash of an edit: ``e`` and 20 hexadecimal digits (80 bits: two of 10⁶ edits collide with odds of 4·10⁻¹³)."""
 
 MAX_PROMPT = 4_000
 """Longest prompt, subject or paraphrase, in characters. An edit states one fact; a document belongs elsewhere."""
@@ -214,7 +214,7 @@ _LISTS = {"aliases": MAX_PROMPT, "target_aliases": MAX_TARGET, "paraphrases": MA
 
 
 def fold(text: str) -> str:
-    """Return ``text`` case-folded, in compatibility form NFKC, white space collapsed: for comparing, not for showing."""
+    """Return ``text`` case-folded, in form NFKC, white space collapsed: for comparing, not for showing."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

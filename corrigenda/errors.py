@@ -143,9 +143,7 @@ class MissingExtra(CorrigendaError, ImportError):
     @classmethod
     def named(cls, extra: str, module: str) -> MissingExtra:
         """Build the error for ``module``, which the extra ``extra`` brings."""
-        return cls(
-            f"this needs {module!r}, which is not installed", remedy=f"pip install 'corrigenda[{extra}]'"
-        )
+        return cls(f"this needs {module!r}, which is not installed", remedy=f"pip install 'corrigenda[{extra}]'")
 
 
 @contextmanager

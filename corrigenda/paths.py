@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: ``$CORRIGENDA_CACHE``, else ``$XDG_CACHE_HOME/corrigenda``, else ``~/.cache/corrigenda``.
+    """Return ``$CORRIGENDA_CACHE``, else ``$XDG_CACHE_HOME/corrigenda``, else ``~/.cache/corrigenda``.
 
     The folder is not created here; who writes creates it.
     """

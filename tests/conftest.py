@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,8 @@ def data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's own settings must not reach the tests."""
     for name in ("CORRIGENDA_MEMORY", "CORRIGENDA_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    yield

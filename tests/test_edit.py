@@ -21,9 +21,7 @@ def make(**changes: object) -> Edit:
 
 def test_the_id_is_a_hash_of_what_is_claimed_and_of_nothing_else():
     edit = make()
-    assert (
-        edit.id == make(author="me", tags=("a",), aliases=("NG",), paraphrases=("Nigeria's capital is",)).id
-    )
+    assert edit.id == make(author="me", tags=("a",), aliases=("NG",), paraphrases=("Nigeria's capital is",)).id
     assert edit.id.startswith("e")
     assert len(edit.id) == 21
     others = [
@@ -102,9 +100,7 @@ def test_bad_validity(start: object, end: object, words: str):
 
 
 def test_from_dict_reads_times_and_ignores_the_id():
-    edit = Edit.from_dict(
-        {"id": "e0", "prompt": "p", "target": "t", "valid_from": "2026-01-31", "valid_to": None}
-    )
+    edit = Edit.from_dict({"id": "e0", "prompt": "p", "target": "t", "valid_from": "2026-01-31", "valid_to": None})
     assert edit.validity == Validity(datetime(2026, 1, 31, tzinfo=UTC))
 
 
@@ -123,9 +119,9 @@ def test_from_dict_refuses(row: object, words: str):
         Edit.from_dict(row)  # type: ignore[arg-type]
 
 
-texts = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=30
-).filter(lambda text: text.strip())
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=30).filter(
+    lambda text: text.strip()
+)
 
 
 @given(
@@ -135,9 +131,7 @@ texts = st.text(
     st.lists(texts, max_size=3),
     st.none() | st.datetimes(timezones=st.just(UTC)),
 )
-def test_to_dict_and_back(
-    prompt: str, target: str, subject: str | None, tags: list[str], start: datetime | None
-):
+def test_to_dict_and_back(prompt: str, target: str, subject: str | None, tags: list[str], start: datetime | None):
     try:
         edit = Edit(prompt, target, subject=subject, tags=tuple(tags), validity=Validity(start))
     except InvalidEdit:

@@ -17,11 +17,7 @@ from corrigenda.errors import (
 
 
 def test_the_drawing_names_every_error():
-    names = {
-        name
-        for name, item in vars(errors).items()
-        if inspect.isclass(item) and issubclass(item, CorrigendaError)
-    }
+    names = {name for name, item in vars(errors).items() if inspect.isclass(item) and issubclass(item, CorrigendaError)}
     assert names <= set((errors.__doc__ or "").replace("(", " ").split())
 
 

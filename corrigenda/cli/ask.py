@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 def ask(
     query: Annotated[str, typer.Argument(help="A question, or the beginning of a sentence.")],
     compare: Annotated[bool, typer.Option("--compare", help="Also show what the bare model says.")] = False,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Ask as a chat turn, through the chat template.")
-    ] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask as a chat turn, through the chat template.")] = False,
     strategy: Annotated[str, typer.Option(help="auto, ike, or another registered strategy.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")] = 32,
     model: ModelName = DEFAULT_MODEL,

@@ -25,9 +25,7 @@ FAILED = 2
 
 MemoryPath = Annotated[
     Path,
-    typer.Option(
-        "--memory", "-m", envvar="CORRIGENDA_MEMORY", help="The memory file.", show_default="corrigenda.db"
-    ),
+    typer.Option("--memory", "-m", envvar="CORRIGENDA_MEMORY", help="The memory file.", show_default="corrigenda.db"),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Only edits of this namespace.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]

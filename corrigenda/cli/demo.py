@@ -72,9 +72,7 @@ KINDS = ("own words", "paraphrase", "neighbour")
 
 def demo(
     memory: MemoryPath = Path("demo.db"),
-    keep: Annotated[
-        bool, typer.Option("--keep/--fresh", help="Keep a memory file from an earlier run.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep/--fresh", help="Keep a memory file from an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct four facts in the packaged model: each asked in its own words, in a paraphrase, and by a neighbour."""
@@ -83,9 +81,7 @@ def demo(
     with open_memory(memory) as store:
         from corrigenda.middleware.generate import EditedModel
 
-        edited: EditedModel = with_status(
-            "loading smollm2", lambda: EditedModel.load("smollm2", store), quiet=as_json
-        )
+        edited: EditedModel = with_status("loading smollm2", lambda: EditedModel.load("smollm2", store), quiet=as_json)
         prompts = [prompt for fact in FACTS for prompt in (fact.edit.prompt, fact.paraphrase, fact.neighbour)]
         with edited.without_edits():
             before = [_first_line(reply.text) for reply in edited.ask_batch(prompts, max_new_tokens=10)]
@@ -110,9 +106,7 @@ def _row(number: int, prompt: str, before: str, after: str) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]], memory: Path, version: int) -> None:
-    table = Table(
-        title="The same model, before and after four edits", title_justify="left", header_style="bold"
-    )
+    table = Table(title="The same model, before and after four edits", title_justify="left", header_style="bold")
     for column in ("", "prompt", "before", "after"):
         table.add_column(column, overflow="fold")
     for number, row in enumerate(rows):

@@ -28,17 +28,11 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Conflict = Literal["supersede", "coexist", "refuse"]
-EditIdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="Edit id, or its first characters (4 or more).")
-]
-Subject = Annotated[
-    str | None, typer.Option(help="What the edit is about; best when it occurs in the prompt.")
-]
+EditIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Edit id, or its first characters (4 or more).")]
+Subject = Annotated[str | None, typer.Option(help="What the edit is about; best when it occurs in the prompt.")]
 Relation = Annotated[str | None, typer.Option(help="In which respect; with the subject it finds conflicts.")]
 OldAnswer = Annotated[str | None, typer.Option("--old-answer", help="What the model says now.")]
-Aliases = Annotated[
-    list[str] | None, typer.Option("--alias", help="Another name of the subject; repeatable.")
-]
+Aliases = Annotated[list[str] | None, typer.Option("--alias", help="Another name of the subject; repeatable.")]
 TargetAliases = Annotated[
     list[str] | None, typer.Option("--target-alias", help="Another spelling of the target; repeatable.")
 ]
@@ -135,9 +129,7 @@ def amend(
         valid_to=valid_to,
     )
     if not changes:
-        raise InvalidEdit(
-            "nothing to amend", remedy="Name at least one field, for instance --target 'Astana'."
-        )
+        raise InvalidEdit("nothing to amend", remedy="Name at least one field, for instance --target 'Astana'.")
     with open_memory(memory) as store:
         # Through a dict, so that times given as text are read the same way as everywhere.
         changed = Edit.from_dict({**store.get(edit_id).to_dict(), **changes})
@@ -181,12 +173,8 @@ def list_edits(
     if as_json:
         print_json({"version": shown, "edits": [_row(edit) for edit in chosen]})
         return
-    rows = [
-        [edit.id[:12], edit.prompt, edit.target, edit.subject or "", ", ".join(edit.tags)] for edit in chosen
-    ]
-    print_table(
-        f"{len(chosen)} edits, ledger version {shown}", ["id", "prompt", "target", "subject", "tags"], rows
-    )
+    rows = [[edit.id[:12], edit.prompt, edit.target, edit.subject or "", ", ".join(edit.tags)] for edit in chosen]
+    print_table(f"{len(chosen)} edits, ledger version {shown}", ["id", "prompt", "target", "subject", "tags"], rows)
 
 
 @app.command()
@@ -287,7 +275,5 @@ def _report(done: str, edit: Edit, version: int, as_json: bool) -> None:
     if as_json:
         print_json({"done": done, "version": version, "edit": _row(edit)})
     else:
-        message = (
-            f"[green]{done}[/] {edit.id[:12]}  {escape(edit.statement)}  [dim](ledger version {version})[/]"
-        )
+        message = f"[green]{done}[/] {edit.id[:12]}  {escape(edit.statement)}  [dim](ledger version {version})[/]"
         console().print(message, highlight=False)

