@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -21,9 +21,6 @@ from corrigenda.cli.common import (
 )
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
-
-if TYPE_CHECKING:
-    from corrigenda.memory.ledger import Event
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -197,12 +194,12 @@ def history(edit_id: EditIdArgument, memory: MemoryPath = DEFAULT_MEMORY, as_jso
     with open_memory(memory, readonly=True) as store:
         events = store.history(edit_id)
     if as_json:
-        print_json([_event_row(event) for event in events])
+        print_json([event.to_dict() for event in events])
         return
     rows = [
         [
             str(event.seq),
-            event.at.strftime("%Y-%m-%d %H:%M:%S"),
+            event.when.strftime("%Y-%m-%d %H:%M:%S"),
             event.kind,
             event.edit.statement,
             event.reason or "",
@@ -258,17 +255,6 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 def _row(edit: Edit) -> dict[str, Any]:
     return {"id": edit.id, **edit.to_dict()}
-
-
-def _event_row(event: Event) -> dict[str, Any]:
-    return {
-        "version": event.seq,
-        "at": event.at.isoformat(),
-        "event": event.kind,
-        "replaces": event.replaces,
-        "reason": event.reason,
-        "edit": _row(event.edit),
-    }
 
 
 def _report(done: str, edit: Edit, version: int, as_json: bool) -> None:
