@@ -1,0 +1,172 @@
+"""One forward pass at a time with a key-value cache, for decoders and for encoder-decoders alike.
+
+transformers' ``generate`` would do, but it carries the sampling defaults of the checkpoint, keeps finished
+rows in the batch, and cannot share the cache of a common beginning. This loop is plain: last-position logits,
+rows leave when done.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from transformers import DynamicCache, EncoderDecoderCache
+
+from corrigenda.lm.tokens import pad
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+
+class Decoder(Protocol):
+    """Rows that are being continued."""
+
+    def logits(self, tokens: torch.Tensor | None) -> torch.Tensor:
+        """Append ``tokens`` (rows,), nothing at first, and return logits (rows, vocabulary)."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these ``rows`` (places, long) only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """The cache of a beginning that several rows have in common.
+
+    Attributes:
+        ids: Its tokens.
+        cache: Keys and values of one row.
+    """
+
+    ids: tuple[int, ...]
+    cache: DynamicCache
+
+    @classmethod
+    def of(cls, lm: LanguageModel, ids: Sequence[int]) -> SharedPrefix:
+        """Run ``ids`` through the model once."""
+        cache = DynamicCache(config=lm.model.config)
+        batch = pad(lm, [ids])
+        forward(lm, batch.input_ids, batch.attention_mask, batch.position_ids, cache, keep=1)
+        return cls(tuple(ids), cache)
+
+    def expanded(self, rows: int) -> DynamicCache:
+        """Return a cache of its own for ``rows`` rows that all begin like this."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def forward(
+    lm: LanguageModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor,
+    cache: DynamicCache | None,
+    *,
+    keep: int,
+) -> torch.Tensor:
+    """Run a decoder and return the logits of the last ``keep`` positions: (rows, keep, vocabulary)."""
+    names = _parameters(type(lm.model).forward)
+    extra: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
+    if "position_ids" in names:
+        extra["position_ids"] = position_ids
+    if "logits_to_keep" in names:
+        extra["logits_to_keep"] = keep
+    logits: torch.Tensor = lm.model(input_ids=input_ids, attention_mask=attention_mask, **extra).logits
+    return logits[:, -keep:]
+
+
+@lru_cache(maxsize=64)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+class CausalDecoder:
+    """Rows continued by a decoder-only model.
+
+    Args:
+        lm: The model.
+        rows: Tokens of each row, without what ``shared`` holds.
+        shared: A beginning that all rows have in common and that has been run already.
+    """
+
+    def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], shared: SharedPrefix | None = None) -> None:
+        self.lm = lm
+        batch = pad(lm, rows)
+        before = len(shared.ids) if shared else 0
+        ones = batch.attention_mask.new_ones((len(rows), before))
+        self.mask = torch.cat([ones, batch.attention_mask], dim=1)  # (rows, columns so far)
+        self.positions = batch.position_ids + before
+        self.ids = batch.input_ids
+        self.cache = shared.expanded(len(rows)) if shared else DynamicCache(config=lm.model.config)
+
+    def logits(self, tokens: torch.Tensor | None) -> torch.Tensor:
+        """See :class:`Decoder`."""
+        if tokens is not None:
+            self.ids = tokens[:, None]
+            self.mask = torch.cat([self.mask, self.mask.new_ones((len(tokens), 1))], dim=1)
+            self.positions = self.positions[:, -1:] + 1
+        return forward(self.lm, self.ids, self.mask, self.positions, self.cache, keep=1)[:, -1]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """See :class:`Decoder`."""
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
+        self.cache.batch_select_indices(rows)
+
+
+class EncoderDecoder:
+    """Rows answered by an encoder-decoder: the encoder runs once, the decoder starts from its start token.
+
+    Args:
+        lm: The model.
+        rows: Tokens of each prompt.
+        begun: Tokens that each answer begins with.
+    """
+
+    def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], begun: Sequence[Sequence[int]]) -> None:
+        self.lm = lm
+        batch = pad(lm, rows)
+        self.source_mask = batch.attention_mask
+        self.states = lm.model.get_encoder()(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask
+        ).last_hidden_state  # (rows, columns, hidden)
+        start = decoder_start(lm)
+        answers = pad(lm, [[start, *tokens] for tokens in begun])
+        self.ids, self.mask = answers.input_ids, answers.attention_mask
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def logits(self, tokens: torch.Tensor | None) -> torch.Tensor:
+        """See :class:`Decoder`."""
+        if tokens is not None:
+            self.ids = tokens[:, None]
+            self.mask = torch.cat([self.mask, self.mask.new_ones((len(tokens), 1))], dim=1)
+        done = self.lm.model(
+            encoder_outputs=(self.states,),
+            attention_mask=self.source_mask,
+            decoder_input_ids=self.ids,
+            decoder_attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        logits: torch.Tensor = done.logits[:, -1]
+        return logits
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """See :class:`Decoder`."""
+        self.mask, self.source_mask, self.states = self.mask[rows], self.source_mask[rows], self.states[rows]
+        self.cache.batch_select_indices(rows)
+
+
+def decoder_start(lm: LanguageModel) -> int:
+    """Return the token that an encoder-decoder's answers start from."""
+    for holder in (lm.model.generation_config, lm.model.config):
+        token = getattr(holder, "decoder_start_token_id", None)
+        if token is not None:
+            return int(token)
+    return lm.pad_id

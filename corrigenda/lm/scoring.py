@@ -1,0 +1,282 @@
+"""Greedy continuations, and how probable a model finds given targets; both batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from corrigenda.errors import InvalidRequest
+from corrigenda.lm.decoding import (
+    CausalDecoder,
+    Decoder,
+    EncoderDecoder,
+    SharedPrefix,
+    decoder_start,
+    forward,
+)
+from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
+from corrigenda.lm.tokens import Rendered, check_length, pad, token_ids
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+Progress = Callable[[int, int], None]
+"""Called with (prompts done, prompts in total) after each batch."""
+
+MIN_SHARED = 16
+"""Shortest common beginning, in tokens, that is worth a forward pass of its own."""
+MAX_BATCH_TOKENS = 32_768
+"""Most tokens of one batch, padding included: long prompts make smaller batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetScore:
+    """How a model takes a target after a prompt, one value per token of the target.
+
+    Attributes:
+        log_probs: Natural logarithm of each token's probability, the tokens before it given; never above 0.
+        argmax_matches: Whether the token is the model's first choice at its place.
+        token_ids: The tokens.
+    """
+
+    log_probs: tuple[float, ...]
+    argmax_matches: tuple[bool, ...]
+    token_ids: tuple[int, ...] = ()
+
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of the whole target."""
+        return sum(self.log_probs)
+
+    @property
+    def mean_log_prob(self) -> float:
+        """Log-probability per token."""
+        return self.log_prob / len(self.log_probs)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that are the model's first choice, 0…1."""
+        return sum(self.argmax_matches) / len(self.argmax_matches)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether greedy decoding would say the whole target."""
+        return all(self.argmax_matches)
+
+
+@torch.inference_mode()
+def greedy(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 32,
+    stop: Stop = NATURAL,
+    batch_size: int = 32,
+    prefix: Sequence[str] | None = None,
+    share_prefix: bool = True,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Return the greedy continuation of each prompt, in order.
+
+    The most probable token is taken at every step, whatever sampling the checkpoint recommends. A
+    continuation keeps its leading space; it ends where ``stop`` or an end-of-sequence token says, at
+    ``max_new_tokens``, or where the context ends.
+
+    Args:
+        lm: The model.
+        prompts: Texts, or conversations from :func:`corrigenda.lm.tokens.render`.
+        max_new_tokens: Most tokens of a continuation, ≥ 1; what ``prefix`` forces does not count.
+        stop: What ends a continuation.
+        batch_size: Most rows of a forward pass, ≥ 1.
+        prefix: Beginnings that the answers are forced to have, one a prompt; each is returned as part of its
+            answer and not subject to ``stop``.
+        share_prefix: Run a beginning common to all prompts only once. Switch off when hooks must see whole
+            prompts.
+        progress: Told after each batch.
+
+    Raises:
+        InvalidRequest: A prompt without tokens or longer than the context, or an argument out of range.
+    """
+    _check_positive("max_new_tokens", max_new_tokens)
+    _check_positive("batch_size", batch_size)
+    begun = list(prefix) if prefix is not None else [""] * len(prompts)
+    if len(begun) != len(prompts):
+        raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
+    if lm.is_encoder_decoder:
+        rows = [token_ids(lm, prompt) for prompt in prompts]
+        starts = [lm.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in begun]
+    else:
+        rows = [token_ids(lm, prompt + text) for prompt, text in zip(prompts, begun, strict=True)]
+        starts = [[] for _ in rows]
+    for row in rows:
+        check_length(lm, row)
+    shared = _shared(lm, rows) if share_prefix and not lm.is_encoder_decoder else None
+    skip = len(shared.ids) if shared else 0
+    answers = [""] * len(rows)
+    done = 0
+    for places in _batches([len(row) for row in rows], batch_size):
+        decoder: Decoder
+        if lm.is_encoder_decoder:
+            decoder = EncoderDecoder(lm, [rows[p] for p in places], [starts[p] for p in places])
+        else:
+            decoder = CausalDecoder(lm, [rows[p][skip:] for p in places], shared)
+        room = lm.context_length - max(len(rows[p]) for p in places)
+        steps = max_new_tokens if lm.is_encoder_decoder else min(max_new_tokens, room)
+        for place, text in zip(places, _continue(lm, decoder, len(places), steps, stop), strict=True):
+            answers[place] = begun[place] + text
+        done += len(places)
+        if progress is not None:
+            progress(done, len(rows))
+    return answers
+
+
+def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
+    """Decode all rows until each is over; rows that are over leave the batch."""
+    over, eos = watcher(stop, lm.tokenizer), lm.eos_ids
+    said: list[list[int]] = [[] for _ in range(rows)]
+    alive = list(range(rows))
+    tokens: torch.Tensor | None = None
+    for _ in range(steps):
+        tokens = decoder.logits(tokens).argmax(-1)  # (alive,)
+        going = []
+        for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            if token in eos:
+                continue
+            said[row].append(token)
+            if not over(said[row]):
+                going.append(place)
+        if not going:
+            break
+        if len(going) < len(alive):
+            kept = torch.tensor(going, device=tokens.device)
+            decoder.keep(kept)
+            tokens = tokens[kept]
+            alive = [alive[place] for place in going]
+    texts = lm.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [cut(text, stop) for text in texts]
+
+
+@torch.inference_mode()
+def score_targets(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    batch_size: int = 32,
+    share_prefix: bool = True,
+    progress: Progress | None = None,
+) -> list[TargetScore]:
+    """Return how probable each target is after its prompt, token by token, the right tokens before it given.
+
+    Between a text prompt and its target one space is put unless either brings white space; after a rendered
+    conversation none. Tokens of the prompt, beginning- and end-of-text tokens are not scored. For an
+    encoder-decoder the prompt goes into the encoder, the target is the decoder's.
+
+    Args:
+        lm: The model.
+        prompts: Texts, or conversations from :func:`corrigenda.lm.tokens.render`.
+        targets: What should follow, one a prompt, not empty.
+        batch_size: Most rows of a forward pass, ≥ 1.
+        share_prefix: Run a beginning common to all prompts only once.
+        progress: Told after each batch.
+
+    Raises:
+        InvalidRequest: A target without tokens, a pair longer than the context, or unequal numbers.
+    """
+    _check_positive("batch_size", batch_size)
+    if len(prompts) != len(targets):
+        raise InvalidRequest(f"{len(prompts)} prompts, but {len(targets)} targets", remedy="Give one a prompt.")
+    pairs = [_pair(lm, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
+    shared = None
+    if share_prefix and not lm.is_encoder_decoder:
+        shared = _shared(lm, [source for source, _ in pairs])
+    scores: dict[int, TargetScore] = {}
+    for places in _batches([len(source) + len(target) for source, target in pairs], batch_size):
+        logits = _target_logits(lm, [pairs[place] for place in places], shared)
+        for row, place in enumerate(places):
+            scores[place] = _score(logits[row], pairs[place][1])
+        if progress is not None:
+            progress(len(scores), len(pairs))
+    return [scores[place] for place in range(len(pairs))]
+
+
+def _target_logits(
+    lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], shared: SharedPrefix | None
+) -> torch.Tensor:
+    """Return logits (rows, columns, vocabulary); each row ends with those that predict its target."""
+    longest = max(len(target) for _, target in pairs)
+    if lm.is_encoder_decoder:
+        source = pad(lm, [ids for ids, _ in pairs])
+        answer = pad(lm, [[decoder_start(lm), *target[:-1]] for _, target in pairs])
+        done = lm.model(
+            input_ids=source.input_ids,
+            attention_mask=source.attention_mask,
+            decoder_input_ids=answer.input_ids,
+            decoder_attention_mask=answer.attention_mask,
+        )
+        logits: torch.Tensor = done.logits
+        return logits
+    skip = len(shared.ids) if shared else 0
+    batch = pad(lm, [(source + target[:-1])[skip:] for source, target in pairs])
+    ones = batch.attention_mask.new_ones((len(pairs), skip))
+    mask = torch.cat([ones, batch.attention_mask], dim=1)
+    cache = shared.expanded(len(pairs)) if shared else None
+    return forward(lm, batch.input_ids, mask, batch.position_ids + skip, cache, keep=longest)
+
+
+def _score(logits: torch.Tensor, target: Sequence[int]) -> TargetScore:
+    """Score ``target`` by the last rows of ``logits`` (columns, vocabulary)."""
+    ids = torch.tensor(target, device=logits.device)
+    own = logits[-len(target) :].float()  # (tokens of the target, vocabulary)
+    log_probs = own.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+    return TargetScore(tuple(log_probs.tolist()), tuple((own.argmax(-1) == ids).tolist()), tuple(target))
+
+
+def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of a prompt and those of its target as they follow it."""
+    source = token_ids(lm, prompt)
+    if lm.is_encoder_decoder:
+        answer = [t for t in lm.tokenizer(target, add_special_tokens=False).input_ids if t not in lm.eos_ids]
+    else:
+        bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
+        text = target if bare else f" {target}"
+        whole = token_ids(lm, prompt + text)
+        if whole[: len(source)] == source:
+            answer = whole[len(source) :]
+        else:  # a token would straddle the boundary; the prompt is what the model is given, so it is kept
+            answer = list(lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    if not answer:
+        raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
+    check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)
+    return source, answer
+
+
+def _shared(lm: LanguageModel, rows: Sequence[list[int]]) -> SharedPrefix | None:
+    """Run the beginning that all rows have in common, when there are several rows and it is long enough."""
+    if len(rows) < 2:
+        return None
+    # The first and last in order differ no later than any other pair; the last token of each row is left to
+    # run.
+    first, last = min(rows), max(rows)
+    limit = min(len(row) for row in rows) - 1
+    common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    common = min(common, limit)
+    return SharedPrefix.of(lm, rows[0][:common]) if common >= MIN_SHARED else None
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield places grouped by similar length, the longest first: little padding, memory fails early."""
+    places = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    start = 0
+    while start < len(places):
+        size = max(1, min(batch_size, MAX_BATCH_TOKENS // max(lengths[places[start]], 1)))
+        yield places[start : start + size]
+        start += size
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise InvalidRequest(f"{name} must be at least 1, not {value}")

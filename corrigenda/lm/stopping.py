@@ -1,0 +1,137 @@
+"""When an answer is over: a pure rule on text, used both while generating and on finished text.
+
+The rule. White space before the first visible character never ends an answer. After it, an answer ends
+
+* before the first newline (``newline``),
+* after the first sentence (``sentence``): one of ``. ! ?``, then any closing quotes or brackets, then white
+  space, then something that can begin a sentence, i.e. neither a lower-case letter nor a digit nor a joining
+  mark. A full stop after an initial or a dotted abbreviation (``J.``, ``U.S.``) or a word of
+  :data:`ABBREVIATIONS` (``Dr.``, ``St.``) ends nothing, and so do the points in ``12.5`` and ``example.com``,
+  which no white space follows. ``。！？`` end a sentence by themselves.
+* before the first of ``texts``.
+
+When in doubt the text goes on: "He lives in the U.S. She too." is one answer. End-of-sequence tokens always
+end one; that is the generator's part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_SHORT = """
+    mr mrs ms dr prof st ste sr jr vs no nos vol fig gen col lt sgt capt cpt cmdr adm rev hon gov sen rep pres
+    inc ltd corp co bros mt ft ave blvd rd dept univ approx ca cf al etc ed eds est
+    jan feb mar apr jun jul aug sep sept oct nov dec
+"""
+ABBREVIATIONS = frozenset(_SHORT.split())
+"""Words that a full stop shortens, case-folded."""
+
+_STOP = re.compile(r"""(?P<mark>[.!?]+)["'”’»)\]]*(?=\s+(?P<next>\S))|[。！？]["'”’」』）]*""")
+_LAST_WORD = re.compile(r"(?P<word>[^\W\d_]+)$")
+_DOTTED = re.compile(r"(?:^|[^\w.])(?:[^\W\d_]\.)*[^\W\d_]$")
+_JOINING = frozenset(",;:-–—/&+=%")
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What ends an answer, besides the end-of-sequence token.
+
+    Attributes:
+        newline: A newline after the first visible character.
+        sentence: The end of the first sentence.
+        texts: Any of these, wherever they begin.
+    """
+
+    newline: bool = True
+    sentence: bool = True
+    texts: tuple[str, ...] = ()
+
+
+NATURAL = Stop()
+"""One sentence or one line, whichever ends first."""
+LINE = Stop(sentence=False)
+"""One line."""
+UNTIL_EOS = Stop(newline=False, sentence=False)
+"""Whatever the model says until it stops by itself."""
+
+
+def end(text: str, stop: Stop) -> int | None:
+    """Return the place where the answer in ``text`` ends; ``None`` when it may still go on."""
+    start = len(text) - len(text.lstrip())
+    found = [text.find("\n", start) if stop.newline else -1]
+    found += [text.find(mark) for mark in stop.texts if mark]
+    if stop.sentence:
+        found.append(_sentence_end(text, start))
+    return min((place for place in found if place >= 0), default=None)
+
+
+def cut(text: str, stop: Stop = NATURAL) -> str:
+    """Return ``text`` up to where it ends by ``stop``; all of it when it does not. Idempotent."""
+    return text[: end(text, stop)]
+
+
+def _sentence_end(text: str, start: int) -> int:
+    for match in _STOP.finditer(text, start):
+        follows = match["next"]
+        if follows is None:
+            return match.end()
+        if follows.islower() or follows.isdigit() or follows in _JOINING:
+            continue
+        if match["mark"] == "." and _shortened(text[start : match.start()]):
+            continue
+        return match.end()
+    return -1
+
+
+def _shortened(before: str) -> bool:
+    """Whether the full stop after ``before`` shortens a word rather than ends a sentence."""
+    if _DOTTED.search(before):
+        return True
+    word = _LAST_WORD.search(before)
+    return word is not None and word["word"].casefold() in ABBREVIATIONS
+
+
+class StopCriterion:
+    """The rule as a stopping criterion of transformers' ``generate``: one verdict a row.
+
+    Give it in a list: ``generate(..., stopping_criteria=[StopCriterion(stop, tokenizer, prompt_length)])``,
+    and pass what comes back through :func:`cut`.
+
+    Args:
+        stop: The rule.
+        tokenizer: Turns tokens into text.
+        prompt_length: Columns of the prompt, padding included; for an encoder-decoder the decoder's start.
+    """
+
+    def __init__(self, stop: Stop, tokenizer: Any, prompt_length: int) -> None:
+        self.over = watcher(stop, tokenizer)
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Return a bool per row of ``input_ids`` (rows, columns): whether its answer is over."""
+        import torch
+
+        rows = input_ids[:, self.prompt_length :].tolist()
+        return torch.tensor([self.over(row) for row in rows], dtype=torch.bool, device=input_ids.device)
+
+
+_WINDOW = 64
+"""Tokens looked at while generating; the end of an answer is seen when it happens, so the tail suffices."""
+
+
+def watcher(stop: Stop, tokenizer: Any) -> Callable[[Sequence[int]], bool]:
+    """Return a function that tells whether the answer made of these tokens is over by ``stop``."""
+    if stop == UNTIL_EOS:
+        return lambda tokens: False
+
+    def over(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(tokens[-_WINDOW:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return end(text, stop) is not None
+
+    return over
