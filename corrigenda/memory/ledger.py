@@ -1,0 +1,183 @@
+"""The ledger: what happened to the edits, in order, and the live state that follows from it.
+
+Nothing is ever changed or removed in a ledger. What is live is a pure fold over its events, so that every earlier
+version can be had again, and two processes that read the same events see the same memory.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, get_args
+
+from corrigenda.edit import Edit, EditId, fold
+
+EventKind = Literal["added", "amended", "retracted", "consolidated", "restored"]
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the ledger.
+
+    Attributes:
+        kind: ``added``; ``amended`` (``edit`` takes the place of ``replaces``); ``retracted``; ``consolidated`` (the
+            weights answer now, the edit is no longer live in memory); ``restored`` (live once more).
+        edit: The edit as it was then; for ``amended`` the new one.
+        replaces: Id of the edit that went, for ``amended``.
+        author, reason: Who did it and why, free text.
+        when: UTC.
+        id: Unique among all events of all ledgers.
+        seq: Place in the ledger, 1, 2, 3…; 0 until it is appended.
+    """
+
+    kind: EventKind
+    edit: Edit
+    replaces: EditId | None = None
+    author: str | None = None
+    reason: str | None = None
+    when: datetime = field(default_factory=lambda: datetime.now(UTC))
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    seq: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; unset fields are left out."""
+        row: dict[str, Any] = {
+            "seq": self.seq,
+            "kind": self.kind,
+            "edit_id": self.edit.id,
+            "when": self.when.isoformat(),
+            "edit": self.edit.to_dict(),
+        }
+        optional = {"replaces": self.replaces, "author": self.author, "reason": self.reason}
+        return row | {key: value for key, value in optional.items() if value is not None}
+
+
+class Store(Protocol):
+    """Where a ledger lives. It keeps events in one order for all processes, and knows nothing of what they mean."""
+
+    def read(self, after: int = 0, *, until: int | None = None, about: Collection[str] | None = None) -> list[Event]:
+        """Return the events with ``after < seq <= until``, in order; with ``about`` only those about these ids."""
+        ...
+
+    def append(self, events: Sequence[Event]) -> int:
+        """Append ``events``, all or none, and return the last sequence number.
+
+        They are durable when the outermost :meth:`exclusive` block ends; outside one, when this returns.
+        """
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep every other writer out, in this process and others, for a block that reads, decides and appends."""
+        ...
+
+    def changed(self) -> bool:
+        """Tell whether another process may have appended since this was last asked; cheap when nothing has."""
+        ...
+
+    def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what :meth:`keep_vectors` kept of ``keys`` for the encoder ``fingerprint``."""
+        ...
+
+    def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
+        """Keep encoded texts. A cache: losing it costs time, not facts."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the storage; further calls fail."""
+        ...
+
+
+def claims(edit: Edit) -> tuple[Key, ...]:
+    """Return what ``edit`` lays claim to; two edits that share a claim and a time contradict each other.
+
+    The conflict key (subject and relation) where there is one, and the prompt together with the subject: asked the
+    same words about the same thing, a memory cannot give two answers.
+    """
+    subject = fold(edit.subject) if edit.subject is not None else ""
+    worded: Key = ("prompt", edit.namespace, fold(edit.prompt), subject)
+    key = edit.conflict_key
+    return (worded,) if key is None else (("relation", *key), worded)
+
+
+class State:
+    """What is live after some prefix of a ledger. Grows by :meth:`apply`, one event after the other.
+
+    Attributes:
+        seq: Sequence number of the last event applied.
+        live: The live edits of all namespaces by id, in the order in which they became live.
+        known: The last wording of every edit ever named, live or not.
+        links: For every edit that was amended or came from an amendment: the ids before and after it.
+    """
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.live: dict[EditId, Edit] = {}
+        self.known: dict[EditId, Edit] = {}
+        self.links: dict[EditId, set[EditId]] = {}
+        self._namespaces: dict[str, dict[EditId, Edit]] = {}
+        self._claims: dict[Key, dict[EditId, Edit]] = {}
+
+    def apply(self, event: Event) -> tuple[list[Edit], Edit | None]:
+        """Apply ``event``; return the edits that ceased to be live by it, and the one that became live."""
+        edit = event.edit
+        gone = {edit.id: None}
+        if event.replaces is not None:
+            gone[event.replaces] = None
+            if event.replaces != edit.id:
+                self.links.setdefault(event.replaces, set()).add(edit.id)
+                self.links.setdefault(edit.id, set()).add(event.replaces)
+        removed = [self._remove(edit_id) for edit_id in gone if edit_id in self.live]
+        self.known[edit.id] = edit
+        self.seq = event.seq
+        if event.kind in ("retracted", "consolidated"):
+            return removed, None
+        self.live[edit.id] = edit
+        self._namespaces.setdefault(edit.namespace, {})[edit.id] = edit
+        for key in claims(edit):
+            self._claims.setdefault(key, {})[edit.id] = edit
+        return removed, edit
+
+    def namespace(self, name: str) -> Mapping[EditId, Edit]:
+        """Return the live edits of one namespace; empty for one that nobody wrote to."""
+        return self._namespaces.get(name, {})
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Return the names of the namespaces that have live edits, sorted."""
+        return tuple(sorted(name for name, edits in self._namespaces.items() if edits))
+
+    def claimants(self, key: Key) -> Mapping[EditId, Edit]:
+        """Return the live edits that lay claim to ``key``, see :func:`claims`."""
+        return self._claims.get(key, {})
+
+    def lineage(self, edit_id: EditId) -> set[EditId]:
+        """Return ``edit_id`` and every edit before and after it, across amendments."""
+        seen, todo = {edit_id}, [edit_id]
+        while todo:
+            fresh = self.links.get(todo.pop(), set()) - seen
+            seen |= fresh
+            todo.extend(fresh)
+        return seen
+
+    def _remove(self, edit_id: EditId) -> Edit:
+        edit = self.live.pop(edit_id)
+        del self._namespaces[edit.namespace][edit_id]
+        for key in claims(edit):
+            left = self._claims[key]
+            del left[edit_id]
+            if not left:
+                del self._claims[key]
+        return edit
+
+
+def replay(events: Iterable[Event]) -> State:
+    """Fold ``events`` into the state that follows from them."""
+    state = State()
+    for event in events:
+        state.apply(event)
+    return state

@@ -1,0 +1,155 @@
+"""LiveIndex: keeps the vector index in step with the ledger, lazily, and never trusts what it finds on disk.
+
+Edits that became live wait in ``pending`` until a search needs them; their vectors come from the store's cache, or from
+the encoder. So reading a ledger loads no encoder, and a failing encoder loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import StoreError
+from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.index import VectorIndex
+from corrigenda.memory.ledger import State, Store
+from corrigenda.memory.snapshot import SnapshotUnusable, load, save
+from corrigenda.memory.vectors import Encoded, encode_edits, recipe
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 256  # edits encoded, cached and indexed at a time
+_SAVE_EVERY = 1_000  # changes between two snapshots, or a tenth of the edits if that is more
+
+
+class LiveIndex:
+    """The vectors of what is live. Used under the lock of its memory.
+
+    Args:
+        store: The ledger, and its cache of vectors.
+        encoder: Returns the encoder, loading it on the first call.
+        snapshot: Where the index is kept between processes; ``None`` for nowhere.
+        writable: Whether cache and snapshot may be written.
+    """
+
+    def __init__(self, store: Store, encoder: Callable[[], Encoder], snapshot: Path | None, *, writable: bool) -> None:
+        self.notices: list[str] = []
+        self._store = store
+        self._encoder = encoder
+        self._snapshot = snapshot
+        self._writable = writable
+        self._index: VectorIndex | None = None
+        self._pending: dict[EditId, Edit] = {}
+        self._changes = 0
+        self._expected = False
+
+    def opened(self, state: State) -> None:
+        """Begin with what a ledger held when it was opened; its index should be on disk if it held anything."""
+        self._expected = bool(state.live)
+        self._changes = 0
+
+    def change(self, removed: Iterable[Edit], added: Iterable[Edit], encoded: Encoded | None = None) -> None:
+        """Follow the ledger: ``removed`` ceased to be live, ``added`` became so.
+
+        Args:
+            removed: Before ``added``, where an edit is in both.
+            added: What became live.
+            encoded: The vectors of ``added``, row by row, where they are at hand.
+        """
+        self._changes += 1
+        if self._index is None:
+            return  # all that is live is pending when the index is first needed
+        for edit in removed:
+            self._pending.pop(edit.id, None)
+            self._index.remove(edit.namespace, [edit.id])
+        for place, edit in enumerate(added):
+            if encoded is None:
+                self._pending[edit.id] = edit
+            else:
+                row = slice(place, place + 1)
+                self._index.add(edit.namespace, [edit.id], encoded.index[row], encoded.frames[row])
+
+    def ready(self, state: State) -> VectorIndex:
+        """Return the index, holding every edit live in ``state``."""
+        if self._index is None:
+            self._index = self._restore(state)
+            present = {edit_id for part in self._index.partitions.values() for edit_id in part.slots}
+            self._pending = {edit_id: edit for edit_id, edit in state.live.items() if edit_id not in present}
+        while self._pending:
+            part = [edit for edit, _ in zip(self._pending.values(), range(_CHUNK), strict=False)]
+            self._add(part)
+            for edit in part:
+                del self._pending[edit.id]
+        return self._index
+
+    def save_if_due(self, state: State) -> None:
+        """Write a snapshot when enough has changed since the last."""
+        if self._index is not None and self._changes >= max(_SAVE_EVERY, len(state.live) // 10):
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write a snapshot if anything changed; a refusing disk is a notice, not an error: the ledger has it all."""
+        if not (self._writable and self._snapshot is not None and self._changes and state.live):
+            return
+        if self._index is None and self._snapshot.exists():
+            return  # the next reader catches up from the ledger's tail, which is cheaper than rewriting it all
+        try:
+            index = self.ready(state)
+            last = self._store.read(state.seq - 1, until=state.seq)
+            mark = last[0].id if last else None
+            save(self._snapshot, index, recipe=recipe(self._encoder()), seq=state.seq, event=mark)
+            self._changes = 0
+        except OSError as error:  # StoreNotWritable among them
+            self.note(f"the index was not saved: {error}")
+
+    def note(self, text: str) -> None:
+        """Keep ``text`` for the traces and log it."""
+        log.warning("%s", text)
+        self.notices = [*self.notices, text][-20:]
+
+    def _restore(self, state: State) -> VectorIndex:
+        """Return what the snapshot holds of the live edits; an empty index where it cannot serve."""
+        encoder = self._encoder()
+        empty = VectorIndex(encoder.dimension)
+        if self._snapshot is None or not state.live:
+            return empty
+        try:
+            index, seq, mark = load(self._snapshot, recipe=recipe(encoder), dimension=encoder.dimension)
+            last = self._store.read(seq - 1, until=seq)
+            if [event.id for event in last] != [mark]:
+                raise SnapshotUnusable("it belongs to another state of the ledger")
+        except FileNotFoundError:
+            if self._expected:
+                self._rebuilt("it was missing", state)
+            return empty
+        except SnapshotUnusable as error:
+            self._rebuilt(error.message, state)
+            return empty
+        # An amendment may keep the id and change the names: whatever was touched since is encoded again.
+        touched = {event.edit.id for event in self._store.read(seq, until=state.seq)}
+        for namespace, partition in index.partitions.items():
+            live = state.namespace(namespace)
+            partition.remove([edit_id for edit_id in partition.slots if edit_id in touched or edit_id not in live])
+        return index
+
+    def _rebuilt(self, why: str, state: State) -> None:
+        self._changes += 1
+        self.note(f"the index of {len(state.live):,} edits was rebuilt from the ledger: {why}")
+
+    def _add(self, edits: Sequence[Edit]) -> None:
+        assert self._index is not None
+        encoder = self._encoder()
+        encoded = encode_edits(edits, encoder, self._store)
+        if encoded.fresh and self._writable:
+            try:
+                self._store.keep_vectors(encoder.fingerprint, encoded.fresh)
+            except StoreError as error:
+                self.note(f"vectors were not cached: {error.message}")
+        spaces: dict[str, list[int]] = {}
+        for place, edit in enumerate(edits):
+            spaces.setdefault(edit.namespace, []).append(place)
+        for namespace, places in spaces.items():
+            ids = [edits[place].id for place in places]
+            self._index.add(namespace, ids, encoded.index[places], encoded.frames[places])

@@ -1,0 +1,485 @@
+"""Memory: the edits of a ledger, live, searchable by meaning and by name. What everything above talks to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrigenda.edit import ALWAYS, Edit, EditId
+from corrigenda.errors import InvalidRequest, StoreNotWritable, UnknownEdit, about
+from corrigenda.memory import jsonl
+from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
+from corrigenda.memory.encoder import Encoder, MiniLM
+from corrigenda.memory.ledger import Event, State, Store, replay
+from corrigenda.memory.live_index import LiveIndex
+from corrigenda.memory.mentions import Mention, Names
+from corrigenda.memory.snapshot import snapshot_path
+from corrigenda.memory.sqlite import SQLiteStore
+from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
+
+Vectors = NDArray[np.float32]
+
+_SHORTEST_PREFIX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A live edit found by :meth:`Memory.search`; ``similarity`` is a cosine, −1…1, higher is more similar."""
+
+    edit: Edit
+    similarity: float
+
+
+class Memory:
+    """Edits, durable and live. Safe to share between threads; any number of processes may open one file.
+
+    Args:
+        store: Where the ledger lives.
+        encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
+        snapshot: Where the index is kept between processes; ``None`` for nowhere.
+        readonly: Whether writing is refused.
+
+    Usually built with :meth:`open`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        encoder: Encoder | None = None,
+        snapshot: Path | None = None,
+        readonly: bool = False,
+    ) -> None:
+        self.readonly = readonly
+        self._store = store
+        self._encoder = encoder
+        self._lock = threading.RLock()
+        self._loading = threading.Lock()
+        self._state = State()
+        self._names: dict[str, Names] = {}
+        self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=not readonly)
+        self._follow(store.read())
+        self._index.opened(self._state)
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None, readonly: bool = False) -> Memory:
+        """Open the memory in the file ``path``, creating it unless ``readonly``. The index lies in ``<path>.index``.
+
+        Raises:
+            StoreDamaged: Not a ledger, or cut off.
+            StoreTooNew: Written by a later version.
+            StoreNotWritable: Read-only file or folder, missing folder, full disk.
+            StoreBusy: Another process holds the write lock.
+        """
+        store = SQLiteStore.open(path, readonly=readonly)
+        try:
+            return cls(store, encoder=encoder, snapshot=snapshot_path(Path(path)), readonly=readonly)
+        except BaseException:
+            store.close()
+            raise
+
+    # What is there
+
+    @property
+    def version(self) -> int:
+        """Sequence number of the last event seen; 0 for an empty ledger."""
+        return self._state.seq
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What went otherwise than planned, an index rebuilt for instance; the latest 20."""
+        return tuple(self._index.notices)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; loaded now if it was not."""
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = MiniLM.load()
+            return self._encoder
+
+    def __len__(self) -> int:
+        """Count the live edits of all namespaces, whenever they hold."""
+        return len(self._state.live)
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Return the namespaces that have live edits, sorted."""
+        with self._lock:
+            return self._state.namespaces()
+
+    def live(self, namespace: str = "default", *, at: datetime | None = None) -> tuple[Edit, ...]:
+        """Return the live edits of ``namespace`` that hold ``at`` that time (now, by default), oldest first."""
+        with self._lock:
+            edits = self._state.namespace(namespace).values()
+            moment = at or datetime.now(UTC)
+            return tuple(edit for edit in edits if edit.validity is ALWAYS or edit.validity.covers(moment))
+
+    def is_live(self, edit_id: str, *, at: datetime | None = None) -> bool:
+        """Tell whether ``edit_id`` (in full) is live and holds ``at`` that time, now by default."""
+        with self._lock:
+            edit = self._state.live.get(EditId(edit_id))
+            return edit is not None and edit.validity.covers(at or datetime.now(UTC))
+
+    def get(self, edit_id: str) -> Edit:
+        """Return the edit, live or not, of that id or unique beginning of one (4 characters and more).
+
+        Raises:
+            UnknownEdit: None or several.
+        """
+        with self._lock:
+            known = self._state.known
+            if (edit := known.get(EditId(edit_id))) is not None:
+                return edit
+            matches = [full for full in known if full.startswith(edit_id)]
+            if len(matches) == 1 and len(edit_id) >= _SHORTEST_PREFIX:
+                return known[matches[0]]
+            raise _unknown(edit_id, matches, known)
+
+    def history(self, edit_id: str) -> tuple[Event, ...]:
+        """Return the events about the edit, and about all that it was amended from or into, in order.
+
+        Raises:
+            UnknownEdit: See :meth:`get`.
+        """
+        with self._lock:
+            return tuple(self._store.read(about=self._state.lineage(self.get(edit_id).id)))
+
+    def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
+        """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
+
+        Raises:
+            InvalidRequest: The ledger never had that version.
+        """
+        if not 0 <= version <= self.version:
+            raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.version}.")
+        return tuple(replay(self._store.read(until=version)).namespace(namespace).values())
+
+    def refresh(self) -> bool:
+        """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""
+        with self._lock:
+            return self._store.changed() and self._follow(self._store.read(self._state.seq))
+
+    # Changing it
+
+    def add(
+        self, prompt: str | Edit, target: str | None = None, *, on_conflict: OnConflict = "supersede", **fields: Any
+    ) -> Edit:
+        """Add an edit: durable and searchable when this returns. Adding what is live already changes nothing.
+
+        Args:
+            prompt: The prompt, or a whole edit.
+            target: The new answer.
+            on_conflict: When a live edit contradicts it (same subject and relation, or same prompt and subject, at
+                some common time): ``supersede`` it, ``coexist``, or ``refuse``.
+            **fields: Further fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well.
+
+        Returns:
+            The edit that is live now.
+
+        Raises:
+            InvalidEdit: See :class:`Edit`.
+            ConflictingEdit: By rule; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        if isinstance(prompt, Edit):
+            if target is not None or fields:
+                raise InvalidRequest("an Edit was given, and more fields", remedy="Use edit.replace(...) for those.")
+            edit = prompt
+        else:
+            edit = _build({"prompt": prompt, "target": target}, fields)
+        return self.add_many([edit], on_conflict=on_conflict)[0]
+
+    def add_many(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "supersede") -> list[Edit]:
+        """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
+        plan = self._add(list(edits), on_conflict, refuse_all=True)
+        return [edit for edit in plan.edits if edit is not None]
+
+    def amend(
+        self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
+    ) -> Edit:
+        """Put a changed edit in the place of the live ``edit_id``; return it. Its history goes on.
+
+        Args:
+            edit_id: Id, or a unique beginning of one.
+            reason: Why; kept in the history.
+            on_conflict: See :meth:`add`.
+            **changes: Fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well.
+
+        Raises:
+            UnknownEdit: No such edit, or it is no longer live.
+            InvalidEdit: See :class:`Edit`.
+            ConflictingEdit: By rule; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        self._start_writing(on_conflict)
+        old = self.get(edit_id)
+        new = _build(old.to_dict(), changes)
+        encoded = self._encode([new])
+
+        def decide(state: State) -> Plan:
+            self._require_live(old.id)
+            if state.live[old.id] == new:
+                return Plan(edits=[new], unchanged=1)
+            event = partial(Event, author=new.author, reason=reason)
+            return plan_amendment(state, state.live[old.id], new, on_conflict, event=event)
+
+        with about(old):
+            self._write(decide, [new], encoded)
+        return new
+
+    def retract(self, edit_id: str, *, reason: str | None = None, author: str | None = None) -> Edit:
+        """Take the live edit ``edit_id`` back; return it. Adding it again restores it.
+
+        Raises:
+            UnknownEdit: No such edit, or it is no longer live.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        self._start_writing()
+        edit = self.get(edit_id)
+
+        def decide(state: State) -> Plan:
+            self._require_live(edit.id)
+            return Plan([Event("retracted", state.live[edit.id], reason=reason, author=author)])
+
+        with about(edit):
+            self._write(decide)
+        return edit
+
+    # Finding in it
+
+    def search(
+        self, vectors: Vectors, k: int, namespace: str = "default", *, at: datetime | None = None
+    ) -> list[list[Hit]]:
+        """Return for each of ``vectors`` up to ``k`` live edits of ``namespace``, most similar first.
+
+        Args:
+            vectors: (n, d) float32 unit rows, from this memory's encoder.
+            k: 1 and more.
+            namespace: Nothing outside it is ever returned.
+            at: Only edits that hold at this time, now by default.
+
+        Raises:
+            InvalidRequest: A wrong shape, NaN or infinity, or k below 1.
+        """
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        if k < 1:
+            raise InvalidRequest(f"k={k} is below 1")
+        moment = at or datetime.now(UTC)
+        with self._lock:
+            index = self._index.ready(self._state)
+            if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
+                raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
+            edits = self._state.namespace(namespace)
+            wanted = k
+            while True:
+                found = index.search(namespace, queries, wanted)
+                hits = [[Hit(edits[i], s) for i, s in row if edits[i].validity.covers(moment)][:k] for row in found]
+                if wanted >= len(edits) or all(len(row) == k for row in hits):
+                    return hits
+                wanted *= 4  # edits that do not hold at that time took some of the places
+
+    def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
+        """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""
+        moment = at or datetime.now(UTC)
+        with self._lock:
+            edits = self._state.namespace(namespace)
+            names = self._names.get(namespace)
+            return names.find(text, lambda i: edits[i].validity.covers(moment)) if names is not None else []
+
+    def names(self, namespace: str = "default") -> Names:
+        """Return the table of names behind :meth:`mentions`, to look up; do not change it."""
+        with self._lock:
+            return self._names.setdefault(namespace, Names())
+
+    def frame_vector(self, edit_id: str) -> Vectors:
+        """Return the frame vector of a live edit, (d,). Raises :class:`UnknownEdit`."""
+        return self.frame_vectors([edit_id])[0]  # type: ignore[no-any-return]
+
+    def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
+        """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
+        with self._lock:
+            index = self._index.ready(self._state)
+            rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
+            spaces: dict[str, list[int]] = {}
+            for place, edit_id in enumerate(edit_ids):
+                self._require_live(edit_id)
+                spaces.setdefault(self._state.live[EditId(edit_id)].namespace, []).append(place)
+            for namespace, places in spaces.items():
+                rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
+            return rows
+
+    # In and out
+
+    def import_jsonl(
+        self, path: str | Path, on_error: jsonl.OnError = "stop", *, on_conflict: OnConflict = "supersede"
+    ) -> jsonl.ImportReport:
+        """Add the edits of a file of JSON lines in one transaction.
+
+        Args:
+            path: UTF-8, one edit a line, see :meth:`Edit.to_dict`.
+            on_error: ``stop`` keeps nothing of a file with a bad line; ``skip`` leaves the bad lines out.
+            on_conflict: See :meth:`add`; a refused edit makes its line a bad one.
+
+        Raises:
+            ImportFailed: Bad lines and ``stop``; or the file cannot be read. Nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        if on_error not in ("stop", "skip"):
+            raise InvalidRequest(f"on_error={on_error!r} is not a rule", remedy="Allowed: stop, skip.")
+        edits, bad = jsonl.read_edits(path)
+        if bad and on_error == "stop":
+            raise jsonl.failed(path, bad)
+        numbers = list(edits)
+
+        def judge(plan: Plan) -> None:
+            bad.update((numbers[place], error.message) for place, error in plan.refused.items())
+            if bad and on_error == "stop":
+                raise jsonl.failed(path, bad)
+
+        plan = self._add(list(edits.values()), on_conflict, judge=judge)
+        added = len(edits) - plan.unchanged - len(plan.refused)
+        return jsonl.ImportReport(added, plan.unchanged, plan.superseded, dict(sorted(bad.items())))
+
+    def export_jsonl(self, target: str | Path | IO[str], *, namespace: str | None = None) -> int:
+        """Write the live edits as JSON lines, whenever they hold; return how many.
+
+        Args:
+            target: An open text file, or a path, which is replaced as a whole or not at all.
+            namespace: All, by default.
+        """
+        with self._lock:
+            source = self._state.live if namespace is None else self._state.namespace(namespace)
+            edits = list(source.values())
+        return jsonl.write_edits(edits, target)
+
+    def close(self) -> None:
+        """Save the index and let go of the file. The edits were safe before."""
+        with self._lock:
+            self._index.save(self._state)
+            self._store.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # How it works
+
+    def _add(
+        self,
+        edits: list[Edit],
+        rule: OnConflict,
+        *,
+        refuse_all: bool = False,
+        judge: Callable[[Plan], None] = lambda plan: None,
+    ) -> Plan:
+        self._start_writing(rule)
+        self.refresh()
+        new = list({edit.id: edit for edit in edits if edit.id not in self._state.live}.values())
+        encoded = self._encode(new)
+
+        def decide(state: State) -> Plan:
+            plan = plan_additions(state, edits, rule, event=_authored)
+            if refuse_all and plan.refused:
+                raise next(iter(plan.refused.values()))
+            judge(plan)
+            return plan
+
+        return self._write(decide, new, encoded)
+
+    def _start_writing(self, rule: OnConflict = "supersede") -> None:
+        check_rule(rule)
+        if self.readonly:
+            raise StoreNotWritable("the memory was opened read-only", remedy="Open it without readonly=True.")
+
+    def _encode(self, edits: Sequence[Edit]) -> Encoded | None:
+        """Encode before taking the write lock. Many edits go to the cache piece by piece, and are picked up there."""
+        if len(edits) <= BATCH:
+            return encode_edits(edits, self.encoder, self._store)
+        for start in range(0, len(edits), BATCH):
+            part = encode_edits(edits[start : start + BATCH], self.encoder, self._store)
+            self._store.keep_vectors(self.encoder.fingerprint, part.fresh)
+        return None
+
+    def _write(
+        self, decide: Callable[[State], Plan], edits: Sequence[Edit] = (), encoded: Encoded | None = None
+    ) -> Plan:
+        """Decide under the write lock, on the latest state, and append what was decided; then follow it."""
+        with self._lock:
+            with self._store.exclusive():
+                self._follow(self._store.read(self._state.seq))
+                plan = decide(self._state)
+                if plan.events:
+                    last = self._store.append(plan.events)
+                    if encoded is not None:
+                        self._store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
+            if plan.events:
+                first = last - len(plan.events) + 1
+                events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]
+                self._follow(events, edits, encoded)
+                self._index.save_if_due(self._state)
+            return plan
+
+    def _follow(self, events: Sequence[Event], edits: Sequence[Edit] = (), encoded: Encoded | None = None) -> bool:
+        """Apply ``events`` to state, names and index; ``encoded`` has the vectors of ``edits``."""
+        rows = {edit.id: place for place, edit in enumerate(edits)} if encoded is not None else {}
+        for event in events:
+            removed, added = self._state.apply(event)
+            for edit in removed:
+                self._names[edit.namespace].remove(edit.id, edit.names)
+            vectors = None
+            if added is not None:
+                self._names.setdefault(added.namespace, Names()).add(added.id, added.names)
+                if encoded is not None and (place := rows.get(added.id)) is not None:
+                    vectors = encoded.rows(place, place + 1)
+            self._index.change(removed, [added] if added is not None else [], vectors)
+        return bool(events)
+
+    def _require_live(self, edit_id: str) -> None:
+        if edit_id in self._state.live:
+            return
+        edit = self.get(edit_id)
+        last = self._store.read(about=[edit.id])[-1]
+        how = f"amended into {last.edit.id}" if last.replaces == edit.id else last.kind
+        raise UnknownEdit(
+            f"{edit.id} is not live: it was {how} on {last.when:%Y-%m-%d %H:%M} UTC",
+            remedy="Amend what took its place, or add it again.",
+        )
+
+
+def _authored(kind: Any, edit: Edit, **fields: Any) -> Event:
+    return Event(kind, edit, author=edit.author, **fields)
+
+
+def _build(row: dict[str, Any], changes: dict[str, Any]) -> Edit:
+    """Build an edit from the fields in ``row`` with ``changes``, which may hold ``validity`` instead of its ends."""
+    changes = dict(changes)
+    if (validity := changes.pop("validity", None)) is not None:
+        changes |= {"valid_from": validity.start, "valid_to": validity.end}
+    return Edit.from_dict(row | changes)
+
+
+def _unknown(edit_id: str, matches: Sequence[str], known: Iterable[str]) -> UnknownEdit:
+    if len(edit_id) < _SHORTEST_PREFIX:
+        return UnknownEdit(f"{edit_id!r} is too short for an edit id", remedy="Give 4 characters of it at least.")
+    if matches:
+        shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+        return UnknownEdit(f"{edit_id!r} begins {len(matches)} ids: {shown}", remedy="Give more of the id.")
+    near: list[str] = []
+    for length in range(len(edit_id) - 1, 2, -1):
+        if near := [full for full in known if full.startswith(edit_id[:length])]:
+            break
+    hint = f"Near it: {', '.join(near[:3])}." if near else "List the live edits to see their ids."
+    return UnknownEdit(f"there is no edit {edit_id!r} in this memory", remedy=hint)

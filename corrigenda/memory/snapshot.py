@@ -1,0 +1,99 @@
+"""The index as a file beside the ledger: a copy that saves time, never the source of truth.
+
+One file, replaced as a whole: an archive in NumPy's own format, in which every part carries a checksum. Whatever is
+wrong with it, the index is built anew from the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from corrigenda.errors import CorrigendaError
+from corrigenda.memory.index import Partition, VectorIndex
+
+_FORMAT = 1
+
+
+class SnapshotUnusable(CorrigendaError):
+    """The file cannot serve; the message says why. Never reaches a caller: the index is rebuilt."""
+
+
+def snapshot_path(ledger: Path) -> Path:
+    """Return where the snapshot of ``ledger`` lies."""
+    return ledger.with_name(ledger.name + ".index")
+
+
+def save(path: Path, index: VectorIndex, *, recipe: str, seq: int, event: str | None) -> None:
+    """Write ``index`` atomically.
+
+    Args:
+        path: Where to.
+        index: Holds exactly what is live after event ``seq``.
+        recipe: Of the vectors, see :func:`corrigenda.memory.vectors.recipe`.
+        seq: Of the ledger.
+        event: Id of event ``seq``: the same number in another ledger is another event.
+
+    Raises:
+        OSError: The folder or the disk refuses. The old file is as it was.
+    """
+    arrays: dict[str, Any] = {}
+    filled = [name for name, partition in index.partitions.items() if len(partition)]
+    for number, name in enumerate(filled):
+        compact, ids, frames = index.partitions[name].dump()
+        arrays[f"faiss{number}"] = faiss.serialize_index(compact)
+        arrays[f"ids{number}"] = np.array(ids, dtype="S21")
+        arrays[f"frames{number}"] = frames
+    manifest = {"format": _FORMAT, "recipe": recipe, "seq": seq, "event": event, "namespaces": filled}
+    arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), dtype=np.uint8)
+    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, str | None]:
+    """Read a snapshot; return the index, and number and id of the last event in it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        SnapshotUnusable: Damaged, of another format, or made with another encoder.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            manifest = json.loads(archive["manifest"].tobytes())
+            if manifest["format"] != _FORMAT:
+                raise SnapshotUnusable("it has another format")
+            if manifest["recipe"] != recipe:
+                raise SnapshotUnusable("it was made with another encoder")
+            index = VectorIndex(dimension)
+            for number, name in enumerate(manifest["namespaces"]):
+                ids = [edit_id.decode() for edit_id in archive[f"ids{number}"].tolist()]
+                restored = faiss.deserialize_index(archive[f"faiss{number}"])
+                index.partitions[name] = Partition.restore(restored, ids, archive[f"frames{number}"])
+            return index, int(manifest["seq"]), manifest["event"]
+    except FileNotFoundError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise SnapshotUnusable(f"it is damaged ({error})") from error
