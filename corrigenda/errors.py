@@ -19,6 +19,7 @@
     │   └── UnsupportedArchitecture         no LayerMap for it
     ├── SubjectNotFound (LookupError)       the subject does not occur in the prompt
     ├── DatasetError (ValueError)           names file, record and field
+    ├── EvaluationError (RuntimeError)      an evaluation cannot go on or be trusted: an undo that left traces, ...
     ├── UnknownName (LookupError)           nothing registered under that name; suggests neighbours
     └── MissingExtra (ImportError)          an optional dependency; says which pip line installs it
 
@@ -124,6 +125,10 @@ class SubjectNotFound(CorrigendaError, LookupError):
 
 class DatasetError(CorrigendaError, ValueError):
     """A dataset file that cannot be read; the message names file, record and field."""
+
+
+class EvaluationError(CorrigendaError, RuntimeError):
+    """An evaluation cannot go on or be trusted: an undo that left traces, a journal of other settings."""
 
 
 class UnknownName(CorrigendaError, LookupError):
