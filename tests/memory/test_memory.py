@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corrigenda.edit import Edit, Validity
-from corrigenda.errors import InvalidEdit, InvalidRequest, StoreError, StoreNotWritable, UnknownEdit
+from corrigenda.errors import InvalidEdit, InvalidRequest, StoreDamaged, StoreError, StoreNotWritable, UnknownEdit
 from corrigenda.memory.memory import Memory
 from corrigenda.testing import FixedEncoder
 
@@ -276,6 +276,18 @@ def test_many_threads(memory: Memory, fixed: FixedEncoder) -> None:
     assert failures == []
     assert len(memory) == 60
     assert memory.version == 6 * 20
+
+
+def test_a_damaged_ledger_does_not_open(open_memory: Open, ledger: Path, capital: Capital) -> None:
+    with open_memory() as memory:
+        memory.add_many([capital(f"Land {i}", "X") for i in range(200)])
+    content = ledger.read_bytes()
+    ledger.write_bytes(content.replace(b"The capital of Land 150", b"The capital of Land 15X"))
+    with pytest.raises(StoreDamaged, match="event 151"):
+        open_memory()
+    ledger.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreDamaged, match="cut off"):
+        open_memory()
 
 
 def test_it_is_a_context_manager_and_closes_once(ledger: Path, capital: Capital) -> None:
