@@ -56,6 +56,11 @@ class Cached:
         if path is not None:
             self._read(path)
 
+    @property
+    def is_collecting(self) -> bool:
+        """Whether questions are only noted at the moment."""
+        return self._wanted is not None
+
     def edit(self, edits: Sequence[Edit]) -> Undo:
         """Do nothing: the unedited model is the baseline of every table."""
         return Nothing()

@@ -44,7 +44,11 @@ def test_generated_metrics_by_hand(two_capitals, budget, protocol):
 def test_teacher_forced_metrics_by_hand(scripted, budget, case):
     (one, two) = case("A", "France", "Lyon"), case("B", "Spain", "Porto")
     method = scripted(
-        bare={"The river of France is": " the Seine", "The king of France is": " dead", "The river of Spain is": " Ebro"},
+        bare={
+            "The river of France is": " the Seine",
+            "The king of France is": " dead",
+            "The river of Spain is": " Ebro",
+        },
         # Of its own three tokens " the", " Sei", "ne" the bare model would choose the first two.
         first_choices={
             ("The river of France is", " the Seine"): (True, True, False),

@@ -126,9 +126,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_results(scripted, budget, ca
             return super().generate(prompts, max_new_tokens=max_new_tokens)
 
     path = tmp_path / "r.journal.jsonl"
+    journal = Journal.open(path, {"seed": 0})
+    run = Run(Killed(edited=edited), scripted(), budget, protocol=protocol, batch=1, journal=journal)
     with pytest.raises(KeyboardInterrupt):
-        journal = Journal.open(path, {"seed": 0})
-        Run(Killed(edited=edited), scripted(), budget, protocol=protocol, batch=1, journal=journal)(cases)
+        run(cases)
     assert len(read_rows(path)) == after
     with path.open("ab") as file:
         file.write(b'{"case": "5", "pro')  # torn by the kill
