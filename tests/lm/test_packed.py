@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ def test_a_change_before_the_block_is_seen_whatever_way_it_was_made(fresh: Any) 
         plain = lm.model(ids).logits
         with packed(lm.model):
             torch.testing.assert_close(lm.model(ids).logits, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("gains")
+def test_other_threads_see_the_weights_as_they_are(fresh: Any) -> None:
+    lm: LanguageModel = fresh("llama")
+    head, states = lm.model.lm_head, torch.ones(1, 32)
+    with packed(lm.model), ThreadPoolExecutor(1) as pool:
+        head.weight.data.mul_(2)
+        assert torch.equal(pool.submit(head, states).result(), states @ head.weight.T)
+        assert torch.allclose(head(states), states @ head.weight.T / 2, atol=1e-4)
 
 
 @pytest.mark.usefixtures("gains")
