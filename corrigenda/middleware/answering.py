@@ -256,6 +256,15 @@ class WordEnd:
         return scores.masked_fill(barred, -torch.inf)
 
 
+_JOINERS = "+#&_"
+"""Marks that go on a name: "C" is not "C++"."""
+
+
+def goes_on(text: str) -> bool:
+    """Tell whether ``text`` would make another word of the one before it."""
+    return text[:1].isalnum() or (text[:1] in _JOINERS and text != "")
+
+
 _SPACES = ("Ġ", "Ċ", "ĉ", "č", "▁", "<")
 
 
@@ -267,6 +276,6 @@ def _inside_words(tokenizer: Any) -> torch.Tensor:
     ids = [
         token
         for text, token in vocabulary.items()
-        if token not in special and not text.startswith(_SPACES) and text[:1].isalnum()
+        if token not in special and not text.startswith(_SPACES) and goes_on(text)
     ]
     return torch.tensor(sorted(ids), dtype=torch.long)
