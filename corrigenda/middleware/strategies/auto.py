@@ -3,6 +3,8 @@
 A small model with the right fact before its eyes still says something else now and then. When an edit answers the query
 and the query asks for nothing but its object, nothing is left to decide: the request stays the caller's own, the
 answer begins with the target, and the model goes on from there. Two plain questions in one message get both targets.
+
+A question that is to be continued as text is over with its answer: what a model writes after it is rarely about it.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corrigenda.chat import Chat
+from corrigenda.lm.stopping import Stop
 from corrigenda.memory.scope import Candidate
 from corrigenda.middleware.strategies.base import UNLIMITED, Plan, Room, Strategy
 from corrigenda.middleware.strategies.ike import IKE
 from corrigenda.middleware.strategies.wording import one_line, plain_question, plain_questions
+
+_ANSWER_ONLY = Stop(sentence=False, texts=(" ",))
+"""What follows the answer is kept up to the first white space: at most a mark that closes it."""
 
 
 class Auto:
@@ -34,7 +40,8 @@ class Auto:
         """See :class:`~corrigenda.middleware.strategies.base.Strategy`."""
         if self.constrain and (target := _answer(request, edits)):
             space = "" if not request.completion or request.query[-1:].isspace() else " "
-            return Plan(request, prefix=space + target, strategy="auto/constrained")
+            stop = _ANSWER_ONLY if request.completion and request.query.rstrip().endswith(("?", "？")) else None
+            return Plan(request, prefix=space + target, stop=stop, strategy="auto/constrained")
         plan = self.otherwise.plan(request, edits, room=room)
         return Plan(plan.request, plan.prefix, plan.stop, f"auto/{plan.strategy}", plan.bare_line)
 
