@@ -236,7 +236,7 @@ class Rows:
 
 
 class WordEnd:
-    """A logits processor: the first new token must not carry on the last word, lest "Rome" become "Romeo".
+    """A logits processor: what is said first must not carry on the last word, lest "Rome" become "Romeo".
 
     Args:
         lm: The model.
@@ -244,16 +244,20 @@ class WordEnd:
     """
 
     def __init__(self, lm: LanguageModel, columns: int) -> None:
+        self.lm = lm
         self.columns = columns
         self.barred = _inside_words(lm.tokenizer)
+        self.over = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return ``scores`` (rows, vocabulary), −∞ for barred tokens at the first step."""
-        if input_ids.shape[1] != self.columns:
+        """Return ``scores`` (rows, vocabulary), −∞ for barred tokens in rows that have said nothing visible yet."""
+        if self.over:
             return scores
-        barred = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-        barred[self.barred[self.barred < len(barred)].to(scores.device)] = True
-        return scores.masked_fill(barred, -torch.inf)
+        mute = torch.tensor([not text_of(self.lm, row) for row in input_ids[:, self.columns :].tolist()])
+        self.over = not bool(mute.any())
+        barred = torch.zeros(scores.shape[-1], dtype=torch.bool)
+        barred[self.barred[self.barred < len(barred)]] = True
+        return scores.masked_fill((mute[:, None] & barred).to(scores.device), -torch.inf)
 
 
 _JOINERS = "+#&_"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers as t
@@ -15,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from corrigenda.edit import Edit
 from corrigenda.lm import packages
 from corrigenda.lm.loading import LanguageModel, load
-from corrigenda.memory.judge import Pair
+from corrigenda.memory.judge import Judgement, Pair
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Candidate, Scope
 from corrigenda.middleware.generate import EditedModel
@@ -112,13 +111,11 @@ class NameJudge:
 
     threshold = 0.5
 
-    def judge(self, pairs: Sequence[Pair]) -> np.ndarray:
-        rows = []
-        for pair in pairs:
-            inside = 0.98 if pair.match.exact else 0.01
-            needs = inside * (0.9 if "consequence" in pair.query else 0.05)
-            rows.append([1 - inside, inside - needs, needs])
-        return np.array(rows).reshape(-1, 3)
+    def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
+        return [
+            Judgement(0.98 if pair.match.exact else 0.01, "consequence" in pair.query, {"name": pair.match.score})
+            for pair in pairs
+        ]
 
 
 @pytest.fixture
@@ -138,6 +135,11 @@ def edited(memory: Memory) -> Callable[..., EditedModel]:
         return EditedModel(lm, memory, scope=Scope(memory, judge=NameJudge()), **settings)
 
     return build
+
+
+@pytest.fixture(name="name_judge")
+def _name_judge() -> type[NameJudge]:
+    return NameJudge
 
 
 @pytest.fixture
