@@ -32,9 +32,7 @@ class EditorParams:
     max_norm_ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        layers = self.layers
-        if isinstance(layers, list):
-            object.__setattr__(self, "layers", layers := tuple(layers))
+        layers: Any = self.layers
         if not isinstance(layers, tuple) or not layers or not all(_is_whole(layer) for layer in layers):
             raise InvalidParams(f"layers must be whole numbers, at least one, not {layers!r}", remedy="layers=(5,)")
         if list(layers) != sorted(set(layers)) or layers[0] < 0:
@@ -54,7 +52,8 @@ class EditorParams:
                 raise InvalidParams(str(UnknownName.among(f"parameter of {cls.__name__}", name, known)))
         if "layers" not in row:
             raise InvalidParams(f"{cls.__name__} needs layers", remedy="Name the blocks to write, for instance [5].")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_dict` is its inverse."""
@@ -71,7 +70,7 @@ class EditorParams:
         Raises:
             InvalidParams: There are none.
         """
-        for name, preset in presets().items():
+        for preset in presets().values():
             if method in preset["methods"] and _matches(preset["match"], lm.model.config):
                 row = dict(preset["methods"][method])
                 return cls.from_dict(row)
