@@ -24,6 +24,7 @@
     │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
     ├── SubjectNotFound (LookupError)       the subject does not occur in the prompt
     ├── DatasetError (ValueError)           names file, record and field
+    ├── EvaluationError (RuntimeError)      an evaluation cannot go on or be trusted: an undo that left traces, ...
     ├── UnknownName (LookupError)           nothing registered under that name; suggests neighbours
     └── MissingExtra (ImportError)          an optional dependency; says which pip line installs it
 
@@ -149,6 +150,10 @@ class SubjectNotFound(CorrigendaError, LookupError):
 
 class DatasetError(CorrigendaError, ValueError):
     """A dataset file that cannot be read; the message names file, record and field."""
+
+
+class EvaluationError(CorrigendaError, RuntimeError):
+    """An evaluation cannot go on or be trusted: an undo that left traces, a journal of other settings."""
 
 
 class UnknownName(CorrigendaError, LookupError):

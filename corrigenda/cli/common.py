@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 ModelName = Annotated[
     str, typer.Option("--model", envvar="CORRIGENDA_MODEL", help="Known name, folder, hub id or GGUF file.")
 ]
+_ARGUMENTS = "corrigenda.arguments"
 DEFAULT_MEMORY = Path("corrigenda.db")
 DEFAULT_MODEL = "smollm2"
 
@@ -39,12 +39,17 @@ DEFAULT_MODEL = "smollm2"
 class CorrigendaGroup(TyperGroup):
     """A command group that prints this package's errors as message and remedy, and exits with :data:`FAILED`."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember the arguments: how an error is shown depends on them, also when parsing goes no further."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; a :class:`CorrigendaError` becomes text (or JSON, where ``--json`` was asked for)."""
         try:
             return super().invoke(ctx)
         except CorrigendaError as error:
-            if _wants_json(ctx):
+            if "--json" in ctx.meta[_ARGUMENTS]:
                 print_json({"error": describe_error(error)})
             else:
                 show_error(error)
@@ -109,13 +114,3 @@ def with_status(message: str, work: Callable[[], Any], *, quiet: bool) -> Any:
         return work()
     with target.status(message):
         return work()
-
-
-def _wants_json(ctx: click.Context) -> bool:
-    """Tell whether ``--json`` was among the arguments, also when parsing failed before it was read."""
-    import sys
-
-    if ctx.params.get("as_json"):
-        return True
-    arguments = [*ctx.args, *getattr(ctx, "_protected_args", ())] or sys.argv[1:]
-    return "--json" in arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ from corrigenda.lm.decoding import (
     decoder_start,
     forward,
 )
+from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
-from corrigenda.lm.tokens import Rendered, check_length, pad, token_ids
+from corrigenda.lm.tokens import Rendered, check_length, pad, plain_ids, token_ids
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -105,32 +107,52 @@ def greedy(
     begun = list(prefix) if prefix is not None else [""] * len(prompts)
     if len(begun) != len(prompts):
         raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
+    rows, starts = _rows(lm, prompts, begun)
+    answers, done = [""] * len(rows), 0
+    with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
+        shared = _shared(lm, rows) if share_prefix else None
+        for places in _batches([len(row) for row in rows], batch_size):
+            room = max_new_tokens
+            if not lm.is_encoder_decoder:
+                room = min(room, lm.context_length - max(len(rows[p]) for p in places))
+            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
+            for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
+                answers[place] = begun[place] + text
+            done += len(places)
+            if progress is not None:
+                progress(done, len(rows))
+    return answers
+
+
+def _rows(lm: LanguageModel, prompts: Sequence[str], begun: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the tokens that are given, and those that an encoder-decoder's answers begin with."""
+    starts: list[list[int]]
     if lm.is_encoder_decoder:
         rows = [token_ids(lm, prompt) for prompt in prompts]
-        starts = [lm.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in begun]
+        starts = [plain_ids(lm.tokenizer, text) for text in begun]
     else:
-        rows = [token_ids(lm, prompt + text) for prompt, text in zip(prompts, begun, strict=True)]
+        rows = [token_ids(lm, prompt + text if text else prompt) for prompt, text in zip(prompts, begun, strict=True)]
         starts = [[] for _ in rows]
     for row in rows:
         check_length(lm, row)
-    shared = _shared(lm, rows) if share_prefix and not lm.is_encoder_decoder else None
+    return rows, starts
+
+
+def _decoder(
+    lm: LanguageModel,
+    rows: Sequence[list[int]],
+    starts: Sequence[list[int]],
+    shared: SharedPrefix | None,
+    room: int,
+) -> Decoder:
+    if lm.is_encoder_decoder:
+        return EncoderDecoder(lm, rows, starts)
     skip = len(shared.ids) if shared else 0
-    answers = [""] * len(rows)
-    done = 0
-    for places in _batches([len(row) for row in rows], batch_size):
-        decoder: Decoder
-        if lm.is_encoder_decoder:
-            decoder = EncoderDecoder(lm, [rows[p] for p in places], [starts[p] for p in places])
-        else:
-            decoder = CausalDecoder(lm, [rows[p][skip:] for p in places], shared)
-        room = lm.context_length - max(len(rows[p]) for p in places)
-        steps = max_new_tokens if lm.is_encoder_decoder else min(max_new_tokens, room)
-        for place, text in zip(places, _continue(lm, decoder, len(places), steps, stop), strict=True):
-            answers[place] = begun[place] + text
-        done += len(places)
-        if progress is not None:
-            progress(done, len(rows))
-    return answers
+    return CausalDecoder(lm, [row[skip:] for row in rows], shared, room)
+
+
+def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
+    return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
 
 
 def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
@@ -190,16 +212,16 @@ def score_targets(
     if len(prompts) != len(targets):
         raise InvalidRequest(f"{len(prompts)} prompts, but {len(targets)} targets", remedy="Give one a prompt.")
     pairs = [_pair(lm, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    shared = None
-    if share_prefix and not lm.is_encoder_decoder:
-        shared = _shared(lm, [source for source, _ in pairs])
+    lengths = [len(source) + len(target) for source, target in pairs]
     scores: dict[int, TargetScore] = {}
-    for places in _batches([len(source) + len(target) for source, target in pairs], batch_size):
-        logits = _target_logits(lm, [pairs[place] for place in places], shared)
-        for row, place in enumerate(places):
-            scores[place] = _score(logits[row], pairs[place][1])
-        if progress is not None:
-            progress(len(scores), len(pairs))
+    with _fast(lm, sum(lengths)):
+        shared = _shared(lm, [source for source, _ in pairs]) if share_prefix else None
+        for places in _batches(lengths, batch_size):
+            logits = _target_logits(lm, [pairs[place] for place in places], shared)
+            for row, place in enumerate(places):
+                scores[place] = _score(logits[row], pairs[place][1])
+            if progress is not None:
+                progress(len(scores), len(pairs))
     return [scores[place] for place in range(len(pairs))]
 
 
@@ -239,15 +261,14 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
     """Return the tokens of a prompt and those of its target as they follow it."""
     source = token_ids(lm, prompt)
     if lm.is_encoder_decoder:
-        answer = [t for t in lm.tokenizer(target, add_special_tokens=False).input_ids if t not in lm.eos_ids]
+        answer = plain_ids(lm.tokenizer, target)
     else:
         bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
         text = target if bare else f" {target}"
         whole = token_ids(lm, prompt + text)
-        if whole[: len(source)] == source:
-            answer = whole[len(source) :]
-        else:  # a token would straddle the boundary; the prompt is what the model is given, so it is kept
-            answer = list(lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        # Where a token would straddle the boundary, the prompt is kept: it is what the model is given.
+        fits = whole[: len(source)] == source
+        answer = whole[len(source) :] if fits else plain_ids(lm.tokenizer, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
     check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)
@@ -256,7 +277,7 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
 
 def _shared(lm: LanguageModel, rows: Sequence[list[int]]) -> SharedPrefix | None:
     """Run the beginning that all rows have in common, when there are several rows and it is long enough."""
-    if len(rows) < 2:
+    if len(rows) < 2 or lm.is_encoder_decoder:
         return None
     # The first and last in order differ no later than any other pair; the last token of each row is left to
     # run.

@@ -20,7 +20,17 @@ from corrigenda.lm.subjects import last_subject_token
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
-__all__ = ["Batch", "Rendered", "check_length", "encode", "last_subject_token", "pad", "render", "token_ids"]
+__all__ = [
+    "Batch",
+    "Rendered",
+    "check_length",
+    "encode",
+    "last_subject_token",
+    "pad",
+    "plain_ids",
+    "render",
+    "token_ids",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +70,13 @@ def token_ids(lm: LanguageModel, text: str) -> list[int]:
     """
     tokenizer = lm.tokenizer
     if not isinstance(text, Rendered):
-        ids = _plain(tokenizer, text, add_special_tokens=True)
+        ids = plain_ids(tokenizer, text, add_special_tokens=True)
         return ids if lm.is_encoder_decoder else _without_end(lm, ids)
     if not text.hostile:
         return list(tokenizer(str(text), add_special_tokens=False).input_ids)
     ids = []
     for run, is_control in text.runs:
-        ids += [tokenizer.convert_tokens_to_ids(run)] if is_control else _plain(tokenizer, run)
+        ids += [tokenizer.convert_tokens_to_ids(run)] if is_control else plain_ids(tokenizer, run)
     return ids
 
 
@@ -110,7 +120,8 @@ def check_length(lm: LanguageModel, ids: Sequence[int], *, room: int = 1) -> Non
         )
 
 
-def _plain(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
+def plain_ids(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    """Return the tokens of ``text`` as data: what looks like a control token is spelled out."""
     return list(tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True).input_ids)
 
 

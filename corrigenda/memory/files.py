@@ -54,10 +54,11 @@ def inspect(path: Path) -> Literal["new", "whole", "suspect"]:
         return "new"
     except OSError as error:
         raise StoreNotWritable(f"{path} cannot be read: {error.strerror}", remedy="Check its permissions.") from error
-    if size == 0 and not logged:
+    if size == 0:
+        # Killed right after creating it, or emptied by somebody? SQLite would take it for new, and delete the log.
+        if logged or path.with_name(path.name + ".index").exists():
+            raise StoreDamaged(f"{path} is empty, but it was not always", remedy=_RESTORE)
         return "new"
-    if size < _HEADER_BYTES and logged:
-        return "suspect"
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         what = f"is cut off after {size} bytes" if _MAGIC.startswith(header[:16]) else "is not a ledger"
         raise StoreDamaged(f"{path} {what}", remedy=_RESTORE)

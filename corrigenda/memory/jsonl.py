@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Any, Literal, NoReturn
 
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidEdit
+from corrigenda.memory.atomic import replacing
 
 OnError = Literal["stop", "skip"]
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -81,17 +81,10 @@ def write_edits(edits: Iterable[Edit], target: str | Path | IO[str]) -> int:
     """
     if not isinstance(target, str | Path):
         return _dump(edits, target)
-    path = Path(target)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            count = _dump(edits, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp keeps others out, which an export need not
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(Path(target)) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        count = _dump(edits, text)
+        text.detach()  # flushes, and leaves closing to the block
     return count
 
 
@@ -101,12 +94,6 @@ def _dump(edits: Iterable[Edit], file: IO[str]) -> int:
         file.write(json.dumps(edit.to_dict(), ensure_ascii=False) + "\n")
         count += 1
     return count
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import StoreError
+from corrigenda.errors import CorrigendaError, StoreError
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import State, Store
@@ -101,7 +101,7 @@ class LiveIndex:
             mark = last[0].id if last else None
             save(self._snapshot, index, recipe=recipe(self._encoder()), seq=state.seq, event=mark)
             self._changes = 0
-        except OSError as error:  # StoreNotWritable among them
+        except (OSError, CorrigendaError) as error:
             self.note(f"the index was not saved: {error}")
 
     def note(self, text: str) -> None:
@@ -136,7 +136,7 @@ class LiveIndex:
 
     def _rebuilt(self, why: str, state: State) -> None:
         self._changes += 1
-        self.note(f"the index of {len(state.live):,} edits was rebuilt from the ledger: {why}")
+        self.note(f"the index was rebuilt from the ledger ({len(state.live):,} live edits): {why}")
 
     def _add(self, edits: Sequence[Edit]) -> None:
         assert self._index is not None

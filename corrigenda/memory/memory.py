@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corrigenda.edit import ALWAYS, Edit, EditId
-from corrigenda.errors import InvalidRequest, StoreNotWritable, UnknownEdit, about
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
-from corrigenda.memory.encoder import Encoder, MiniLM
+from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
-from corrigenda.memory.live_index import LiveIndex
 from corrigenda.memory.mentions import Mention, Names
+from corrigenda.memory.replica import Replica
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.sqlite import SQLiteStore
-from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
 
 Vectors = NDArray[np.float32]
-
-_SHORTEST_PREFIX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +56,7 @@ class Memory:
         readonly: bool = False,
     ) -> None:
         self.readonly = readonly
-        self._store = store
-        self._encoder = encoder
-        self._lock = threading.RLock()
-        self._loading = threading.Lock()
-        self._state = State()
-        self._names: dict[str, Names] = {}
-        self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=not readonly)
-        self._follow(store.read())
-        self._index.opened(self._state)
+        self._replica = Replica(store, encoder=encoder, snapshot=snapshot, writable=not readonly)
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, readonly: bool = False) -> Memory:
@@ -92,41 +80,38 @@ class Memory:
     @property
     def version(self) -> int:
         """Sequence number of the last event seen; 0 for an empty ledger."""
-        return self._state.seq
+        return self._replica.state.seq
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What went otherwise than planned, an index rebuilt for instance; the latest 20."""
-        return tuple(self._index.notices)
+        return tuple(self._replica.notices)
 
     @property
     def encoder(self) -> Encoder:
         """The encoder; loaded now if it was not."""
-        with self._loading:
-            if self._encoder is None:
-                self._encoder = MiniLM.load()
-            return self._encoder
+        return self._replica.encoder
 
     def __len__(self) -> int:
         """Count the live edits of all namespaces, whenever they hold."""
-        return len(self._state.live)
+        return len(self._replica.state.live)
 
     def namespaces(self) -> tuple[str, ...]:
         """Return the namespaces that have live edits, sorted."""
-        with self._lock:
-            return self._state.namespaces()
+        with self._replica.lock:
+            return self._replica.state.namespaces()
 
     def live(self, namespace: str = "default", *, at: datetime | None = None) -> tuple[Edit, ...]:
         """Return the live edits of ``namespace`` that hold ``at`` that time (now, by default), oldest first."""
-        with self._lock:
-            edits = self._state.namespace(namespace).values()
+        with self._replica.lock:
+            edits = self._replica.state.namespace(namespace).values()
             moment = at or datetime.now(UTC)
-            return tuple(edit for edit in edits if edit.validity is ALWAYS or edit.validity.covers(moment))
+            return tuple(edit for edit in edits if edit.validity.covers(moment))
 
     def is_live(self, edit_id: str, *, at: datetime | None = None) -> bool:
         """Tell whether ``edit_id`` (in full) is live and holds ``at`` that time, now by default."""
-        with self._lock:
-            edit = self._state.live.get(EditId(edit_id))
+        with self._replica.lock:
+            edit = self._replica.state.live.get(EditId(edit_id))
             return edit is not None and edit.validity.covers(at or datetime.now(UTC))
 
     def get(self, edit_id: str) -> Edit:
@@ -135,14 +120,8 @@ class Memory:
         Raises:
             UnknownEdit: None or several.
         """
-        with self._lock:
-            known = self._state.known
-            if (edit := known.get(EditId(edit_id))) is not None:
-                return edit
-            matches = [full for full in known if full.startswith(edit_id)]
-            if len(matches) == 1 and len(edit_id) >= _SHORTEST_PREFIX:
-                return known[matches[0]]
-            raise _unknown(edit_id, matches, known)
+        with self._replica.lock:
+            return self._replica.get(edit_id)
 
     def history(self, edit_id: str) -> tuple[Event, ...]:
         """Return the events about the edit, and about all that it was amended from or into, in order.
@@ -150,8 +129,8 @@ class Memory:
         Raises:
             UnknownEdit: See :meth:`get`.
         """
-        with self._lock:
-            return tuple(self._store.read(about=self._state.lineage(self.get(edit_id).id)))
+        with self._replica.lock:
+            return tuple(self._replica.store.read(about=self._replica.state.lineage(self.get(edit_id).id)))
 
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
@@ -161,12 +140,12 @@ class Memory:
         """
         if not 0 <= version <= self.version:
             raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.version}.")
-        return tuple(replay(self._store.read(until=version)).namespace(namespace).values())
+        return tuple(replay(self._replica.store.read(until=version)).namespace(namespace).values())
 
     def refresh(self) -> bool:
         """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""
-        with self._lock:
-            return self._store.changed() and self._follow(self._store.read(self._state.seq))
+        with self._replica.lock:
+            return self._replica.refresh()
 
     # Changing it
 
@@ -200,7 +179,7 @@ class Memory:
 
     def add_many(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "supersede") -> list[Edit]:
         """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
-        plan = self._add(list(edits), on_conflict, refuse_all=True)
+        plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
 
     def amend(
@@ -223,18 +202,22 @@ class Memory:
         self._start_writing(on_conflict)
         old = self.get(edit_id)
         new = _build(old.to_dict(), changes)
-        encoded = self._encode([new])
+        encoded = self._replica.encode([new])
 
         def decide(state: State) -> Plan:
-            self._require_live(old.id)
-            if state.live[old.id] == new:
-                return Plan(edits=[new], unchanged=1)
-            event = partial(Event, author=new.author, reason=reason)
-            return plan_amendment(state, state.live[old.id], new, on_conflict, event=event)
+            self._replica.require_live(old.id)
+            present = state.live[old.id]  # another process may have changed its aliases meanwhile: they are kept
+            latest = _build(present.to_dict(), changes)
+            if latest == present:
+                return Plan(edits=[present], unchanged=1)
+            event = partial(Event, author=latest.author, reason=reason)
+            plan = plan_amendment(state, present, latest, on_conflict, event=event)
+            _refuse(plan)
+            return plan
 
         with about(old):
-            self._write(decide, [new], encoded)
-        return new
+            self._replica.write(decide, [new], encoded)
+        return self.get(new.id)
 
     def retract(self, edit_id: str, *, reason: str | None = None, author: str | None = None) -> Edit:
         """Take the live edit ``edit_id`` back; return it. Adding it again restores it.
@@ -247,11 +230,11 @@ class Memory:
         edit = self.get(edit_id)
 
         def decide(state: State) -> Plan:
-            self._require_live(edit.id)
+            self._replica.require_live(edit.id)
             return Plan([Event("retracted", state.live[edit.id], reason=reason, author=author)])
 
         with about(edit):
-            self._write(decide)
+            self._replica.write(decide)
         return edit
 
     # Finding in it
@@ -274,11 +257,11 @@ class Memory:
         if k < 1:
             raise InvalidRequest(f"k={k} is below 1")
         moment = at or datetime.now(UTC)
-        with self._lock:
-            index = self._index.ready(self._state)
+        with self._replica.lock:
+            index = self._replica.index()
             if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
                 raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
-            edits = self._state.namespace(namespace)
+            edits = self._replica.state.namespace(namespace)
             wanted = k
             while True:
                 found = index.search(namespace, queries, wanted)
@@ -290,15 +273,15 @@ class Memory:
     def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
         """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""
         moment = at or datetime.now(UTC)
-        with self._lock:
-            edits = self._state.namespace(namespace)
-            names = self._names.get(namespace)
+        with self._replica.lock:
+            edits = self._replica.state.namespace(namespace)
+            names = self._replica.names.get(namespace)
             return names.find(text, lambda i: edits[i].validity.covers(moment)) if names is not None else []
 
     def names(self, namespace: str = "default") -> Names:
         """Return the table of names behind :meth:`mentions`, to look up; do not change it."""
-        with self._lock:
-            return self._names.setdefault(namespace, Names())
+        with self._replica.lock:
+            return self._replica.names.setdefault(namespace, Names())
 
     def frame_vector(self, edit_id: str) -> Vectors:
         """Return the frame vector of a live edit, (d,). Raises :class:`UnknownEdit`."""
@@ -306,13 +289,13 @@ class Memory:
 
     def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
         """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
-        with self._lock:
-            index = self._index.ready(self._state)
+        with self._replica.lock:
+            index = self._replica.index()
             rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
             spaces: dict[str, list[int]] = {}
             for place, edit_id in enumerate(edit_ids):
-                self._require_live(edit_id)
-                spaces.setdefault(self._state.live[EditId(edit_id)].namespace, []).append(place)
+                self._replica.require_live(edit_id)
+                spaces.setdefault(self._replica.state.live[EditId(edit_id)].namespace, []).append(place)
             for namespace, places in spaces.items():
                 rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
             return rows
@@ -345,7 +328,7 @@ class Memory:
             if bad and on_error == "stop":
                 raise jsonl.failed(path, bad)
 
-        plan = self._add(list(edits.values()), on_conflict, judge=judge)
+        plan = self._add(list(edits.values()), on_conflict, judge)
         added = len(edits) - plan.unchanged - len(plan.refused)
         return jsonl.ImportReport(added, plan.unchanged, plan.superseded, dict(sorted(bad.items())))
 
@@ -356,16 +339,15 @@ class Memory:
             target: An open text file, or a path, which is replaced as a whole or not at all.
             namespace: All, by default.
         """
-        with self._lock:
-            source = self._state.live if namespace is None else self._state.namespace(namespace)
+        with self._replica.lock:
+            source = self._replica.state.live if namespace is None else self._replica.state.namespace(namespace)
             edits = list(source.values())
         return jsonl.write_edits(edits, target)
 
     def close(self) -> None:
         """Save the index and let go of the file. The edits were safe before."""
-        with self._lock:
-            self._index.save(self._state)
-            self._store.close()
+        with self._replica.lock:
+            self._replica.close()
 
     def __enter__(self) -> Memory:
         return self
@@ -375,88 +357,28 @@ class Memory:
     ) -> None:
         self.close()
 
-    # How it works
-
-    def _add(
-        self,
-        edits: list[Edit],
-        rule: OnConflict,
-        *,
-        refuse_all: bool = False,
-        judge: Callable[[Plan], None] = lambda plan: None,
-    ) -> Plan:
+    def _add(self, edits: list[Edit], rule: OnConflict, judge: Callable[[Plan], None] = lambda plan: None) -> Plan:
         self._start_writing(rule)
         self.refresh()
-        new = list({edit.id: edit for edit in edits if edit.id not in self._state.live}.values())
-        encoded = self._encode(new)
+        new = list({edit.id: edit for edit in edits if edit.id not in self._replica.state.live}.values())
+        encoded = self._replica.encode(new)
 
         def decide(state: State) -> Plan:
             plan = plan_additions(state, edits, rule, event=_authored)
-            if refuse_all and plan.refused:
-                raise next(iter(plan.refused.values()))
             judge(plan)
             return plan
 
-        return self._write(decide, new, encoded)
+        return self._replica.write(decide, new, encoded)
 
     def _start_writing(self, rule: OnConflict = "supersede") -> None:
         check_rule(rule)
         if self.readonly:
             raise StoreNotWritable("the memory was opened read-only", remedy="Open it without readonly=True.")
 
-    def _encode(self, edits: Sequence[Edit]) -> Encoded | None:
-        """Encode before taking the write lock. Many edits go to the cache piece by piece, and are picked up there."""
-        if len(edits) <= BATCH:
-            return encode_edits(edits, self.encoder, self._store)
-        for start in range(0, len(edits), BATCH):
-            part = encode_edits(edits[start : start + BATCH], self.encoder, self._store)
-            self._store.keep_vectors(self.encoder.fingerprint, part.fresh)
-        return None
 
-    def _write(
-        self, decide: Callable[[State], Plan], edits: Sequence[Edit] = (), encoded: Encoded | None = None
-    ) -> Plan:
-        """Decide under the write lock, on the latest state, and append what was decided; then follow it."""
-        with self._lock:
-            with self._store.exclusive():
-                self._follow(self._store.read(self._state.seq))
-                plan = decide(self._state)
-                if plan.events:
-                    last = self._store.append(plan.events)
-                    if encoded is not None:
-                        self._store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
-            if plan.events:
-                first = last - len(plan.events) + 1
-                events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]
-                self._follow(events, edits, encoded)
-                self._index.save_if_due(self._state)
-            return plan
-
-    def _follow(self, events: Sequence[Event], edits: Sequence[Edit] = (), encoded: Encoded | None = None) -> bool:
-        """Apply ``events`` to state, names and index; ``encoded`` has the vectors of ``edits``."""
-        rows = {edit.id: place for place, edit in enumerate(edits)} if encoded is not None else {}
-        for event in events:
-            removed, added = self._state.apply(event)
-            for edit in removed:
-                self._names[edit.namespace].remove(edit.id, edit.names)
-            vectors = None
-            if added is not None:
-                self._names.setdefault(added.namespace, Names()).add(added.id, added.names)
-                if encoded is not None and (place := rows.get(added.id)) is not None:
-                    vectors = encoded.rows(place, place + 1)
-            self._index.change(removed, [added] if added is not None else [], vectors)
-        return bool(events)
-
-    def _require_live(self, edit_id: str) -> None:
-        if edit_id in self._state.live:
-            return
-        edit = self.get(edit_id)
-        last = self._store.read(about=[edit.id])[-1]
-        how = f"amended into {last.edit.id}" if last.replaces == edit.id else last.kind
-        raise UnknownEdit(
-            f"{edit.id} is not live: it was {how} on {last.when:%Y-%m-%d %H:%M} UTC",
-            remedy="Amend what took its place, or add it again.",
-        )
+def _refuse(plan: Plan) -> None:
+    if plan.refused:
+        raise next(iter(plan.refused.values()))
 
 
 def _authored(kind: Any, edit: Edit, **fields: Any) -> Event:
@@ -469,17 +391,3 @@ def _build(row: dict[str, Any], changes: dict[str, Any]) -> Edit:
     if (validity := changes.pop("validity", None)) is not None:
         changes |= {"valid_from": validity.start, "valid_to": validity.end}
     return Edit.from_dict(row | changes)
-
-
-def _unknown(edit_id: str, matches: Sequence[str], known: Iterable[str]) -> UnknownEdit:
-    if len(edit_id) < _SHORTEST_PREFIX:
-        return UnknownEdit(f"{edit_id!r} is too short for an edit id", remedy="Give 4 characters of it at least.")
-    if matches:
-        shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
-        return UnknownEdit(f"{edit_id!r} begins {len(matches)} ids: {shown}", remedy="Give more of the id.")
-    near: list[str] = []
-    for length in range(len(edit_id) - 1, 2, -1):
-        if near := [full for full in known if full.startswith(edit_id[:length])]:
-            break
-    hint = f"Near it: {', '.join(near[:3])}." if near else "List the live edits to see their ids."
-    return UnknownEdit(f"there is no edit {edit_id!r} in this memory", remedy=hint)

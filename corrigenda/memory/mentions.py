@@ -22,7 +22,6 @@ MAX_NAME_TOKENS = 32
 
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _ASCII_TOKEN = re.compile(r"\d+(?:[.,]\d+)+(?!\w)|'[sS](?!\w)|\w+(?:\+\+|#)?(?!\w)|\w+")
-_POSSESSIVE = ("'s", "’s")
 # Capitalised for standing first in a sentence, or in a question put as a headline: no part of the name that follows.
 _OPENERS = frozenset(
     """
@@ -208,10 +207,9 @@ class Names:
 
 
 def _extended(text: str, tokens: list[Token], first: int, stop: int) -> bool:
-    if stop < len(tokens) and _joined(text, tokens[stop - 1].end, tokens[stop].start):
-        follower = tokens[stop]
-        if follower.folded not in _POSSESSIVE and _name_like(text, follower, sentence_start=False):
-            return True
+    beside = stop < len(tokens) and _joined(text, tokens[stop - 1].end, tokens[stop].start)
+    if beside and _name_like(text, tokens[stop], sentence_start=False):
+        return True
     if first > 0 and _joined(text, tokens[first - 1].end, tokens[first].start):
         before = tokens[first - 1]
         opens = first == 1 or not _joined(text, tokens[first - 2].end, before.start)

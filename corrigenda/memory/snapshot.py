@@ -7,8 +7,6 @@ wrong with it, the index is built anew from the ledger.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +16,7 @@ import faiss
 import numpy as np
 
 from corrigenda.errors import CorrigendaError
+from corrigenda.memory.atomic import replacing
 from corrigenda.memory.index import Partition, VectorIndex
 
 _FORMAT = 1
@@ -54,13 +53,8 @@ def save(path: Path, index: VectorIndex, *, recipe: str, seq: int, event: str | 
         arrays[f"frames{number}"] = frames
     manifest = {"format": _FORMAT, "recipe": recipe, "seq": seq, "event": event, "namespaces": filled}
     arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), dtype=np.uint8)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, str | None]:
@@ -71,7 +65,8 @@ def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, 
         SnapshotUnusable: Damaged, of another format, or made with another encoder.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy forgets to close what turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             manifest = json.loads(archive["manifest"].tobytes())
             if manifest["format"] != _FORMAT:
                 raise SnapshotUnusable("it has another format")

@@ -11,6 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from corrigenda.edit import Edit
 
+
+def word_set(*lines: str) -> frozenset[str]:
+    """Return the words of ``lines`` as a set: a list of words that reads as one."""
+    return frozenset(" ".join(lines).split())
+
+
 PLACEHOLDER = "X"
 """Stands where the subject was, the same in edits and queries."""
 
@@ -55,79 +61,11 @@ def find_name(text: str, name: str) -> tuple[tuple[int, int], ...]:
 
 
 _QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{2,80})[\"“”«»]")
-_WORD = re.compile(r"[\w][\w'’.&/-]*", re.UNICODE)
-_LINKS = frozenset(
-    {
-        *[
-            "of",
-            "the",
-            "and",
-            "de",
-            "la",
-            "le",
-            "du",
-            "des",
-            "von",
-            "van",
-            "der",
-            "den",
-            "del",
-            "di",
-            "da",
-            "el",
-            "al",
-        ],
-        *["in", "for", "on", "at", "to", "a", "&", "y", "e"],
-    }
-)
-_OPENERS = frozenset(
-    {
-        *[
-            "the",
-            "a",
-            "an",
-            "what",
-            "who",
-            "whom",
-            "whose",
-            "which",
-            "where",
-            "when",
-            "why",
-            "how",
-            "in",
-            "on",
-            "at",
-            "of",
-            "for",
-            "from",
-            "is",
-            "are",
-            "was",
-            "were",
-        ],
-        *[
-            "do",
-            "does",
-            "did",
-            "to",
-            "by",
-            "it",
-            "its",
-            "this",
-            "that",
-            "these",
-            "those",
-            "he",
-            "she",
-            "they",
-            "i",
-            "you",
-            "we",
-            "name",
-            "tell",
-        ],
-    }
+_WORD = re.compile(r"\w[\w'’.&/+-]*")
+_LINKS = word_set("of the and de la le du des von van der den del di da el al in for on at to a & y e")
+_OPENERS = word_set(
+    "the a an what who whom whose which where when why how in on at of for from is are was were do does did to by",
+    "it its this that these those he she they i you we name tell after with can could please hi hello",
 )
 
 
@@ -135,31 +73,30 @@ def infer_subject(text: str) -> tuple[int, int] | None:
     """Guess where the subject of ``text`` stands: quoted text, or the longest run of capitalised words."""
     if quoted := _QUOTED.search(text):
         return quoted.span(1)
-    best: tuple[int, int] | None = None
-    for start, stop in _runs(text):
-        if best is None or stop - start > best[1] - best[0]:
-            best = (start, stop)
-    return best
+    runs = capitalised_runs(text)
+    # The first among equals: what a sentence is about tends to come early.
+    return max(runs, key=lambda run: (run[1] - run[0], -run[0]), default=None)
 
 
-def _runs(text: str) -> Sequence[tuple[int, int]]:
-    """Return the runs of capitalised words or numbers, small linking words inside a run included."""
+def capitalised_runs(text: str) -> Sequence[tuple[int, int]]:
+    """Return the runs of capitalised words or numbers in ``text``, linking words ("of", "von") inside included."""
     runs: list[tuple[int, int]] = []
     start, end, links = -1, -1, False
     for place, match in enumerate(_WORD.finditer(text)):
-        word = match.group().rstrip(".'’")
+        word = bare_word(match.group())
         stop = match.start() + len(word)
-        proper = bool(word) and (word[0].isupper() or word[0].isdigit())
+        proper = bool(word) and (word[0].isdigit() or word != word.lower())
         if place == 0 and word.casefold() in _OPENERS:
             proper = False  # the first word of any sentence is capitalised
-        joined = links or text[end : match.start()].strip() in ("", ",", ":")
+        gap = text[end : match.start()].strip()
+        joined = links or gap in ("", "&", "/", ",") or (gap == "." and _is_initial(text, end))
         if proper and start >= 0 and joined:
             end = stop
         elif proper:
             if start >= 0:
                 runs.append((start, end))
             start, end = match.start(), stop
-        elif start >= 0 and word.casefold() in _LINKS:
+        elif start >= 0 and word.casefold() in _LINKS and (links or not text[end : match.start()].strip()):
             links = True
             continue
         elif start >= 0:
@@ -169,3 +106,49 @@ def _runs(text: str) -> Sequence[tuple[int, int]]:
     if start >= 0:
         runs.append((start, end))
     return runs
+
+
+def _is_initial(text: str, end: int) -> bool:
+    """Tell whether the word of ``text`` that stops at ``end`` is one letter: the dot after it ends no sentence."""
+    return end == 1 or (end > 1 and not text[end - 2].isalnum())
+
+
+def bare_word(word: str) -> str:
+    """Return ``word`` without the possessive and without punctuation at its end."""
+    word = word.rstrip(".'’-/&+")
+    return word[:-2] if word[-2:].casefold() in ("'s", "’s") else word
+
+
+_BREAKS = word_set("is was are were as by in on of for from at to named performing the a an called than with")
+
+
+def split_statement(text: str) -> tuple[str, str]:
+    """Split an edit that was written as one text into (prompt, target).
+
+    A question ends at its question mark ("Where was X born? Rome"). A statement's target is taken to be its end: the
+    last run of capitalised words ("… is located in Rome."), or else what follows the last function word, four words
+    at most. A guess; an :class:`~corrigenda.edit.Edit` says which is which.
+    """
+    if match := re.match(r"(.+\?(?:\s+(?:It|This|That|He|She) is\b)?)\s*(\S.*)$", text, re.DOTALL):
+        return match[1], match[2].rstrip(" .")
+    body = text.strip().rstrip(" .!")
+    runs = capitalised_runs(body)
+    if runs and runs[-1][1] == len(body) and runs[-1][0] > 0:
+        start = runs[-1][0]
+    else:
+        words = list(re.finditer(r"\S+", body))
+        named = runs[-1][1] if runs else 0  # the subject is no part of the target
+        breaks = [
+            place
+            for place, word in enumerate(words)
+            if word.group().casefold() in _BREAKS and word.start() >= named and place
+        ]
+        first = breaks[-1] + 1 if breaks else len(words) - 1
+        first = max(first, len(words) - 4) if first < len(words) else len(words) - 1
+        start = words[first].start() if words and first > 0 else 0
+    if start == 0:
+        return body, body
+    prompt = body[:start].rstrip()
+    for article in (" the", " a", " an"):
+        prompt = prompt.removesuffix(article)
+    return prompt, body[start:]

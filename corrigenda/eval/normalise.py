@@ -1,0 +1,87 @@
+"""When a generated answer counts as right, and when as unchanged.
+
+Answers are generated greedily and stop naturally (:mod:`corrigenda.lm.stopping`: end of text, end of the line, or end
+of the first sentence). Then:
+
+**Right**: the normalised answer begins with one of the accepted answers, normalised, and a word ends there.
+"The city of Rome" does not match "Rome"; "Rome, Italy" does; "Romeo" does not.
+
+**Unchanged**: the normalised answers before and after the edit are equal, over their whole length.
+
+**Normalised**: Unicode form NFKC, case-folded, white space collapsed; leading quotes, punctuation and one run of
+articles (*a*, *an*, *the*) taken off; trailing punctuation taken off. Accents and inner punctuation stay: "Cote
+d'Ivoire" does not match "Côte d'Ivoire"; an alias can allow it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from corrigenda.edit import fold
+
+_ARTICLES = re.compile(r"(?:(?:a|an|the)\s+)+")
+_KEEPS_WORD = "+#&_"
+"""Marks that go on a name: "C" is not the answer "C++"."""
+
+
+def normalise(text: str) -> str:
+    """Return ``text`` in the form in which answers are compared; see the module's docstring."""
+    folded = fold(text)
+    bare = _strip_right(_strip_left(folded))
+    without = _strip_left(_ARTICLES.sub("", bare, count=1)) if _ARTICLES.match(bare) else bare
+    # An answer that is nothing but punctuation or an article is compared as it is.
+    return without or bare or folded
+
+
+def matches(answer: str, accepted: Iterable[str]) -> bool:
+    """Tell whether ``answer`` begins with one of the ``accepted`` answers, at the end of a word.
+
+    An empty answer matches nothing.
+    """
+    given = normalise(answer)
+    return any(_begins(given, normalise(wanted)) for wanted in accepted)
+
+
+def unchanged(before: str, after: str) -> bool:
+    """Tell whether two answers are the same once normalised; two empty answers are."""
+    return normalise(before) == normalise(after)
+
+
+def _begins(given: str, wanted: str) -> bool:
+    if not wanted or not given.startswith(wanted):
+        return False
+    rest = given[len(wanted) :]
+    if not rest or _spaceless(wanted[-1]):
+        return True
+    if rest[0] in ".," and rest[1:2].isdigit() and wanted[-1].isdigit():
+        return False  # 1 is not 1.5
+    return not rest[0].isalnum() and rest[0] not in _KEEPS_WORD and not unicodedata.combining(rest[0])
+
+
+def _spaceless(char: str) -> bool:
+    """Tell whether ``char`` belongs to a script that writes words without spaces between them."""
+    name = unicodedata.name(char, "")
+    return name.startswith(("CJK ", "HIRAGANA", "KATAKANA", "THAI", "LAO ", "KHMER", "MYANMAR"))
+
+
+def _strip_left(text: str) -> str:
+    start = 0
+    while start < len(text) and (text[start] == " " or _is_mark(text[start])):
+        if text[start] == "-" and text[start + 1 : start + 2].isdigit():
+            break  # a sign, not a dash
+        start += 1
+    return text[start:]
+
+
+def _strip_right(text: str) -> str:
+    end = len(text)
+    while end and (text[end - 1] == " " or _is_mark(text[end - 1])):
+        end -= 1
+    return text[:end]
+
+
+def _is_mark(char: str) -> bool:
+    """Punctuation that does not belong to a name; "#" and "&" do ("#1", "C#"), and "+" is no punctuation at all."""
+    return unicodedata.category(char).startswith("P") and char not in _KEEPS_WORD

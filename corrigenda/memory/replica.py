@@ -1,0 +1,160 @@
+"""Replica: one process's copy of a ledger, kept in step: live state, names and vectors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import UnknownEdit
+from corrigenda.memory.conflicts import Plan
+from corrigenda.memory.encoder import Encoder, MiniLM
+from corrigenda.memory.index import VectorIndex
+from corrigenda.memory.ledger import Event, State, Store
+from corrigenda.memory.live_index import LiveIndex
+from corrigenda.memory.mentions import Names
+from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
+
+_SHORTEST_PREFIX = 4
+
+
+class Replica:
+    """A copy of the ledger in ``store``. What reads or changes it holds ``lock``.
+
+    Args:
+        store: Where the ledger lives.
+        encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
+        snapshot: Where the index is kept between processes; ``None`` for nowhere.
+        writable: Whether the store, and the snapshot, may be written.
+    """
+
+    def __init__(self, store: Store, *, encoder: Encoder | None, snapshot: Path | None, writable: bool) -> None:
+        self.store = store
+        self.lock = threading.RLock()
+        self.state = State()
+        self.names: dict[str, Names] = {}
+        self._encoder = encoder
+        self._closed = False
+        self._loading = threading.Lock()
+        self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
+        self.follow(store.read())
+        self._index.opened(self.state)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; loaded now if it was not. Takes a lock of its own, never ``lock``."""
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = MiniLM.load()
+            return self._encoder
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What went otherwise than planned."""
+        return self._index.notices
+
+    def index(self) -> VectorIndex:
+        """Return the index, holding all that is live."""
+        return self._index.ready(self.state)
+
+    def refresh(self) -> bool:
+        """Take in what other processes appended; return whether there was anything."""
+        return self.store.changed() and self.follow(self.store.read(self.state.seq))
+
+    def get(self, edit_id: str) -> Edit:
+        """Return the edit, live or not, of that id or unique beginning of one. Raises :class:`UnknownEdit`."""
+        known = self.state.known
+        if (edit := known.get(EditId(edit_id))) is not None:
+            return edit
+        matches = [full for full in known if full.startswith(edit_id)]
+        if len(matches) == 1 and len(edit_id) >= _SHORTEST_PREFIX:
+            return known[matches[0]]
+        raise _unknown(edit_id, matches, known)
+
+    def require_live(self, edit_id: str) -> None:
+        """Raise :class:`UnknownEdit`, saying what became of it, unless ``edit_id`` (in full) is live."""
+        if edit_id in self.state.live:
+            return
+        edit = self.get(edit_id)
+        last = self.store.read(about=[edit.id])[-1]
+        how = f"amended into {last.edit.id}" if last.replaces == edit.id else last.kind
+        raise UnknownEdit(
+            f"{edit.id} is not live: it was {how} on {last.when:%Y-%m-%d %H:%M} UTC",
+            remedy="Amend what took its place, or add it again.",
+        )
+
+    def encode(self, edits: Sequence[Edit]) -> Encoded | None:
+        """Encode before taking the write lock. Many edits go to the cache piece by piece, and are picked up there."""
+        if len(edits) <= BATCH:
+            return encode_edits(edits, self.encoder, self.store)
+        for start in range(0, len(edits), BATCH):
+            part = encode_edits(edits[start : start + BATCH], self.encoder, self.store)
+            self.store.keep_vectors(self.encoder.fingerprint, part.fresh)
+        return None
+
+    def write(
+        self, decide: Callable[[State], Plan], edits: Sequence[Edit] = (), encoded: Encoded | None = None
+    ) -> Plan:
+        """Decide under the write lock, on the latest state, and append what was decided; then follow it.
+
+        Args:
+            decide: Plans without touching anything; what it raises leaves everything as it was.
+            edits: Those that may become live.
+            encoded: Their vectors, row by row, where they are at hand.
+        """
+        with self.lock:
+            with self.store.exclusive():
+                self.follow(self.store.read(self.state.seq))
+                plan = decide(self.state)
+                if plan.events:
+                    last = self.store.append(plan.events)
+                    if encoded is not None:
+                        self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
+            if plan.events:
+                first = last - len(plan.events) + 1
+                events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]
+                self.follow(events, edits, encoded)
+                self._index.save_if_due(self.state)
+            return plan
+
+    def follow(self, events: Sequence[Event], edits: Sequence[Edit] = (), encoded: Encoded | None = None) -> bool:
+        """Apply ``events`` to state, names and index; ``encoded`` has the vectors of ``edits``."""
+        rows = {edit.id: place for place, edit in enumerate(edits)} if encoded is not None else {}
+        for event in events:
+            removed, added = self.state.apply(event)
+            for edit in removed:
+                self.names[edit.namespace].remove(edit.id, edit.names)
+            vectors = None
+            if added is not None:
+                self.names.setdefault(added.namespace, Names()).add(added.id, added.names)
+                place = rows.get(added.id)
+                if encoded is not None and place is not None and edits[place] == added:
+                    vectors = encoded.rows(place, place + 1)
+            self._index.change(removed, [added] if added is not None else [], vectors)
+        return bool(events)
+
+    def close(self) -> None:
+        """Save the index and let go of the store; once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._index.save(self.state)
+        finally:
+            self.store.close()
+
+
+def _unknown(edit_id: str, matches: Sequence[str], known: Iterable[str]) -> UnknownEdit:
+    if len(edit_id) < _SHORTEST_PREFIX:
+        return UnknownEdit(f"{edit_id!r} is too short for an edit id", remedy="Give 4 characters of it at least.")
+    if matches:
+        shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+        return UnknownEdit(f"{edit_id!r} begins {len(matches)} ids: {shown}", remedy="Give more of the id.")
+    near: list[str] = []
+    for length in range(len(edit_id) - 1, 2, -1):
+        if near := [full for full in known if full.startswith(edit_id[:length])]:
+            break
+    hint = f"Near it: {', '.join(near[:3])}." if near else "List the live edits to see their ids."
+    return UnknownEdit(f"there is no edit {edit_id!r} in this memory", remedy=hint)

@@ -1,0 +1,100 @@
+"""Segments: the sentences of a query, each judged by itself.
+
+"The mill has five floors. Microsoft TechNet's owner is" asks about TechNet only; encoded whole, the mill drowns it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from corrigenda.memory.texts import word_set
+
+MAX_SEGMENTS = 24
+"""Most segments that are looked at; of a longer text, those that ask, and the last ones."""
+MAX_CHARACTERS = 600
+"""Longest segment; a longer stretch without an end of sentence is cut."""
+
+_END = re.compile(r"(?<=[.!?…])[\"”»)\]]*\s+(?=[\"“«(\[]*[^\W_])|\s*\n+\s*|(?<=[。！？])")
+_ABBREVIATIONS = word_set(
+    "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp mt ft e.g i.e u.s u.k"
+)
+_REQUEST = re.compile(
+    r"\b(tell me|wonder\w*|want to know|like to know|need to know|curious|remind me|let me know|name the|give me|"
+    r"look up|find out|complete|fill in|answer|who|what|which|where|whose|whom|when|how)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence of a query: ``text`` is ``query[start:end]``.
+
+    Attributes:
+        asked: Whether it asks for something, or is the text that is to be continued; else it only tells.
+    """
+
+    text: str
+    start: int
+    end: int
+    asked: bool
+
+
+def segments(query: str) -> list[Segment]:
+    """Cut ``query`` into sentences and lines; at most :data:`MAX_SEGMENTS`, in order, never none for real text."""
+    spans = [piece for span in _spans(query) for piece in _cut(query, *span)]
+    spans = [(start, end) for start, end in spans if any(char.isalnum() for char in query[start:end])]
+    if not spans:
+        return [Segment(query, 0, len(query), True)]
+    last = next((place for place in reversed(range(len(spans))) if not _courtesy(query, spans[place])), len(spans) - 1)
+    found = [
+        Segment(query[start:end], start, end, place >= last or _asks(query[start:end]))
+        for place, (start, end) in enumerate(spans)
+    ]
+    if len(found) <= MAX_SEGMENTS:
+        return found
+    ranked = sorted(range(len(found)), key=lambda place: (not found[place].asked, -place))
+    return [found[place] for place in sorted(ranked[:MAX_SEGMENTS])]
+
+
+def _spans(query: str) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for match in _END.finditer(query):
+        if "\n" not in match.group() and _abbreviated(query[start : match.start()]):
+            continue
+        spans.append((start, match.start()))
+        start = match.end()
+    return [*spans, (start, len(query))]
+
+
+def _abbreviated(sentence: str) -> bool:
+    """Tell whether the dot at the end of ``sentence`` belongs to an abbreviation or an initial."""
+    if not sentence.endswith("."):
+        return False
+    word = sentence[:-1].rsplit(None, 1)[-1].lstrip('("“«[') if sentence[:-1].split() else ""
+    return (len(word) == 1 and word.isalpha()) or word.casefold() in _ABBREVIATIONS
+
+
+def _cut(query: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Strip the span, and cut it between words where it is too long."""
+    while start < end and query[start].isspace():
+        start += 1
+    while end > start and query[end - 1].isspace():
+        end -= 1
+    pieces = []
+    while end - start > MAX_CHARACTERS:
+        space = query.rfind(" ", start + 1, start + MAX_CHARACTERS)
+        stop = space if space > 0 else start + MAX_CHARACTERS
+        pieces.append((start, stop))
+        start = stop
+    return [*pieces, (start, end)] if end > start else pieces
+
+
+def _asks(text: str) -> bool:
+    return text.rstrip('"”») ').endswith(("?", ":", "？")) or _REQUEST.search(text) is not None
+
+
+def _courtesy(query: str, span: tuple[int, int]) -> bool:
+    """Tell whether the segment is a closing word such as "Thanks!" rather than what is to be answered."""
+    text = query[span[0] : span[1]]
+    return len(text.split()) <= 5 and text.endswith((".", "!")) and not _asks(text)
