@@ -1,4 +1,4 @@
-"""Where an architecture keeps the matrices that are edited: the down-projection of each feed-forward block.
+"""The matrices that are edited: the down-projection of each feed-forward block, whichever way round it is kept.
 
 A weight is always seen as (d_out, d_in), a matrix that maps a key to a value; GPT-2's ``Conv1D`` keeps it the other
 way round, which :class:`Site` hides.
@@ -7,7 +7,7 @@ way round, which :class:`Site` hides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,31 +17,7 @@ from corrigenda.errors import InvalidParams, UnsupportedArchitecture
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
-MLP_OUT = (
-    "mlp.down_proj",
-    "mlp.c_proj",
-    "mlp.fc_out",
-    "mlp.dense_4h_to_h",
-    "mlp.fc2",
-    "fc2",
-    "feed_forward.w2",
-    "ffn.down_proj",
-    "layer.2.DenseReluDense.wo",
-    "layer.1.DenseReluDense.wo",
-)
-"""Names of the down-projection inside a block, by family."""
-ATTN_OUT = (
-    "self_attn.o_proj",
-    "self_attn.out_proj",
-    "self_attn.dense",
-    "attn.c_proj",
-    "attn.out_proj",
-    "attention.dense",
-    "self_attention.dense",
-    "attn.attention.out_proj",
-    "layer.0.SelfAttention.o",
-)
-"""Names of the attention's output projection inside a block, by family."""
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -49,32 +25,24 @@ class Site:
     """One matrix that can be edited.
 
     Attributes:
-        name: Of the parameter, in the state dict.
-        module: The linear module that holds it.
+        module: Name of the linear module that holds it.
+        weight: The parameter.
         transposed: Whether it is kept as (d_in, d_out).
     """
 
-    name: str
-    module: nn.Module
+    module: str
+    weight: nn.Parameter
     transposed: bool
 
     @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter itself."""
-        weight = self.module.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
+    def name(self) -> str:
+        """Name of the parameter, in the state dict."""
+        return f"{self.module}.weight"
 
     @property
     def matrix(self) -> torch.Tensor:
         """The weight as (d_out, d_in); a view."""
-        return oriented(self.parameter.data, self.transposed)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(d_out, d_in)."""
-        d_out, d_in = self.matrix.shape
-        return d_out, d_in
+        return oriented(self.weight.data, self.transposed)
 
 
 def oriented(tensor: torch.Tensor, transposed: bool) -> torch.Tensor:
@@ -83,73 +51,59 @@ def oriented(tensor: torch.Tensor, transposed: bool) -> torch.Tensor:
 
 
 class Anatomy:
-    """The blocks of a model and the matrices in them.
+    """The blocks of a model and the matrices in them; of an encoder-decoder those of the decoder.
 
     Args:
-        lm: The model. Of an encoder-decoder the decoder's blocks are meant.
+        lm: The model.
 
     Raises:
-        UnsupportedArchitecture: No list of blocks, or none with a feed-forward part known here.
+        UnsupportedArchitecture: No :class:`~corrigenda.lm.layer_map.LayerMap` for it, or it is quantised.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        root = lm.model.get_decoder() if lm.is_encoder_decoder else lm.model
-        self.blocks: list[nn.Module] = _blocks(root)
-        if not self.blocks or _find(self.blocks[0], MLP_OUT) is None:
-            raise UnsupportedArchitecture(
-                f"{lm.name}: the feed-forward blocks of {type(lm.model).__name__} are not known here",
-                remedy="Use a model of the GPT-2, GPT-J, NeoX, OPT, Llama, Mistral, Qwen, Gemma, Phi or T5 families.",
-            )
-        self._names = {id(module): name for name, module in lm.model.named_modules()}
+        # Before the map is made: packed weights have shapes that it would only find odd.
+        if getattr(lm.model, "is_quantized", False) or getattr(lm.model.config, "quantization_config", None):
+            raise _quantised(lm, "by its configuration")
+        self.map = lm.layers
+        self._modules = dict(lm.model.named_modules())
+        self.blocks: list[nn.Module] = [self._modules[self.map.block(layer)] for layer in range(self.map.count)]
+
+    def block_name(self, layer: int) -> str:
+        """Return the name of block ``layer`` (from 0)."""
+        self._check(layer)
+        return self.map.block(layer)
 
     def mlp_out(self, layer: int) -> Site:
         """Return the down-projection of block ``layer`` (from 0).
 
         Raises:
             InvalidParams: No such block.
-            UnsupportedArchitecture: Quantised, or a mixture of experts.
+            UnsupportedArchitecture: Its weight is quantised.
         """
-        return self._site(layer, MLP_OUT, "feed-forward")
+        self._check(layer)
+        return self._site(self.map.mlp_out(layer))
 
-    def attn_out(self, layer: int) -> Site:
+    def attention_out(self, layer: int) -> Site:
         """Return the attention's output projection of block ``layer`` (from 0); raises as :meth:`mlp_out`."""
-        return self._site(layer, ATTN_OUT, "attention")
+        self._check(layer)
+        return self._site(self.map.attention_out(layer))
 
-    def _site(self, layer: int, names: tuple[str, ...], part: str) -> Site:
-        if not 0 <= layer < len(self.blocks):
+    def _check(self, layer: int) -> None:
+        if not 0 <= layer < self.map.count:
             raise InvalidParams(
-                f"layer {layer}: {self.lm.name} has {len(self.blocks)} layers", remedy=f"0…{len(self.blocks) - 1}."
-            )
-        module = _find(self.blocks[layer], names)
-        if module is None:
-            raise UnsupportedArchitecture(
-                f"{self.lm.name}: the {part} of layer {layer} has no single output projection",
-                remedy="Mixtures of experts and unknown families cannot be edited; choose another layer or model.",
-            )
-        self._refuse_quantised(layer, module)
-        return Site(f"{self._names[id(module)]}.weight", module, type(module).__name__ == "Conv1D")
-
-    def _refuse_quantised(self, layer: int, module: nn.Module) -> None:
-        weight = getattr(module, "weight", None)
-        plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        # A subclass of Linear with integers or packed floats inside is quantised as well.
-        floats = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-        if not plain or not isinstance(weight, nn.Parameter) or weight.dtype not in floats or weight.ndim != 2:
-            kind = getattr(weight, "dtype", None) or type(module).__name__
-            raise UnsupportedArchitecture(
-                f"{self.lm.name}: layer {layer} is quantised ({kind}); its weights cannot be edited",
-                remedy="Load the unquantised checkpoint, edit it, and quantise the result.",
+                f"layer {layer}: {self.lm.name} has {self.map.count} layers", remedy=f"0…{self.map.count - 1}."
             )
 
+    def _site(self, name: str) -> Site:
+        weight = getattr(self._modules[name], "weight", None)
+        if not isinstance(weight, nn.Parameter) or weight.dtype not in FLOATS or weight.ndim != 2:
+            raise _quantised(self.lm, f"{name} is {getattr(weight, 'dtype', type(weight).__name__)}")
+        return Site(name, weight, self.map.transposed)
 
-def _blocks(root: nn.Module) -> list[nn.Module]:
-    """Return the longest list of equal modules: the decoder's blocks."""
-    lists = [module for module in root.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    lists = [blocks for blocks in lists if _find(blocks[0], MLP_OUT + ATTN_OUT) is not None]
-    return list(max(lists, key=len, default=[]))
 
-
-def _find(block: nn.Module, names: tuple[str, ...]) -> Any:
-    modules = dict(block.named_modules())
-    return next((modules[name] for name in names if name in modules), None)
+def _quantised(lm: LanguageModel, how: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"{lm.name} is quantised ({how}); its weights cannot be edited",
+        remedy="Load the unquantised checkpoint, edit it, and quantise the result.",
+    )

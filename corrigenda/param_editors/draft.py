@@ -54,7 +54,7 @@ class Draft:
     def restore(self) -> None:
         """Put every touched weight back."""
         for site, original in self._originals.values():
-            site.parameter.data.copy_(original)
+            site.weight.data.copy_(original)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -85,7 +85,7 @@ class Draft:
         self._check_ratio(site, norm / float(original.double().norm()))
         self._factors[site.name] = both
         # From the original and all factors, not from the last state: what is written is what the factors say.
-        site.parameter.data.copy_(added(original, *both, site.transposed))
+        site.weight.data.copy_(added(original, *both, site.transposed))
 
     def touch(self, site: Site) -> None:
         """Keep the original of a weight that is going to be written directly until :meth:`replace`."""
@@ -97,7 +97,7 @@ class Draft:
         original = self._original(site)
         change = (matrix.double() - oriented(original, site.transposed).double()).norm()
         self._check_ratio(site, float(change / original.double().norm()))
-        site.parameter.data.copy_(oriented(matrix, site.transposed))
+        site.weight.data.copy_(oriented(matrix, site.transposed))
 
     def finish(
         self,
@@ -128,13 +128,13 @@ class Draft:
 
     def _original(self, site: Site) -> torch.Tensor:
         if site.name not in self._originals:
-            self._originals[site.name] = site, site.parameter.data.clone()
+            self._originals[site.name] = site, site.weight.data.clone()
         return self._originals[site.name][1]
 
     def _update(self, name: str) -> WeightUpdate:
         site, original = self._originals[name]
         factors = self._factors.get(name)
-        written = site.parameter.data
+        written = site.weight.data
         change = oriented(written, site.transposed).double() - oriented(original, site.transposed).double()
         size, rounding = float(change.norm()), 0.0
         if factors is not None:

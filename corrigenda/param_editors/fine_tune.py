@@ -152,7 +152,7 @@ def _train(
                 losses += loss.tolist()
                 if float(loss.detach().mean()) < params.stop_loss:
                     continue
-                gradients = torch.autograd.grad(loss.mean(), [site.parameter for site in sites])
+                gradients = torch.autograd.grad(loss.mean(), [site.weight for site in sites])
             for master, gradient in zip(masters, gradients, strict=True):
                 master.step(gradient)
         mean = sum(losses) / len(losses)
@@ -170,7 +170,7 @@ class _Master:
 
     def __init__(self, site: Site, lr: float, box: float) -> None:
         self.site, self.lr, self.box = site, lr, box
-        self.weight = site.parameter.data.float().clone()
+        self.weight = site.weight.data.float().clone()
         self.origin = self.weight.clone() if box else None
         self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.steps = 0
@@ -185,21 +185,21 @@ class _Master:
         self.weight.addcdiv_(self.first, scale, value=-self.lr / (1 - 0.9**self.steps))
         if self.origin is not None:
             self.weight.copy_(torch.clamp(self.weight, self.origin - self.box, self.origin + self.box))
-        self.site.parameter.data.copy_(self.weight)
+        self.site.weight.data.copy_(self.weight)
 
 
 @contextmanager
 def _trainable(sites: Sequence[Site]) -> Iterator[None]:
     """Ask for gradients of these weights only; sets back what was."""
-    before = [site.parameter.requires_grad for site in sites]
+    before = [site.weight.requires_grad for site in sites]
     try:
         for site in sites:
-            site.parameter.requires_grad_(True)
+            site.weight.requires_grad_(True)
         with torch.enable_grad():
             yield
     finally:
         for site, flag in zip(sites, before, strict=True):
-            site.parameter.requires_grad_(flag)
+            site.weight.requires_grad_(flag)
 
 
 def _losses(lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], kind: str) -> torch.Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,12 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from corrigenda.lm.hooks import Override, Tap, first_tensor, with_first_tensor
 from corrigenda.lm.tokens import Batch, pad
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
+    from corrigenda.param_editors.anatomy import Anatomy
 
 BATCH_TOKENS = 4_096
 """Most tokens of one forward pass without gradients, padding included."""
@@ -56,17 +58,6 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
-def hidden(output: Any) -> torch.Tensor:
-    """Return the states in what a block or module returned: a tensor, or the first of a tuple."""
-    state: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return state
-
-
-def _like(output: Any, state: torch.Tensor) -> Any:
-    """Return ``state`` in the form of ``output``; whatever else a block returns is not used in these passes."""
-    return (state, *(None for _ in output[1:])) if isinstance(output, tuple) else state
-
-
 @contextmanager
 def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Let modules run other functions inside the block; restores what was there before, also after an error."""
@@ -84,38 +75,19 @@ def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]
 
 
 @contextmanager
-def tapped(
-    inputs: Sequence[nn.Module], outputs: Sequence[nn.Module]
-) -> Iterator[tuple[dict[nn.Module, Any], dict[nn.Module, Any]]]:
-    """Record what goes into and comes out of modules: two dicts, filled by each forward pass inside the block."""
-    into: dict[nn.Module, Any] = {}
-    out: dict[nn.Module, Any] = {}
-    handles = []
-    try:
-        for module in inputs:
-            handles.append(module.register_forward_pre_hook(lambda m, args: into.__setitem__(m, args[0])))
-        for module in outputs:
-            handles.append(module.register_forward_hook(lambda m, args, result: out.__setitem__(m, result)))
-        yield into, out
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
 def ended_after(blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
-    """Skip the blocks behind block ``last``: for passes whose logits nobody wants."""
-    tail = list(blocks[last + 1 :])
-    if not tail or last < 0:
-        yield
-        return
-    with tapped([], [blocks[last]]) as (_, out):
+    """Let the blocks behind block ``last`` pass on what it returned: for passes whose logits nobody wants."""
+    returned: list[Any] = []
 
-        def through(*args: Any, **kwargs: Any) -> Any:
-            return _like(out[blocks[last]], _identity(*args, **kwargs))
+    def through(*args: Any, **kwargs: Any) -> Any:
+        return with_first_tensor(returned[-1], _identity(*args, **kwargs))
 
-        with replaced(dict.fromkeys(tail, through)):
+    handle = blocks[last].register_forward_hook(lambda module, args, output: returned.append(output))
+    try:
+        with replaced(dict.fromkeys(blocks[last + 1 :], through)):
             yield
+    finally:
+        handle.remove()
 
 
 def _identity(*args: Any, **kwargs: Any) -> Any:
@@ -133,47 +105,44 @@ def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[i
 
 @torch.no_grad()
 def last_states(
-    lm: LanguageModel,
+    anatomy: Anatomy,
     rows: Sequence[Sequence[int]],
-    blocks: Sequence[nn.Module],
     last: int,
     *,
-    inputs: Sequence[nn.Module] = (),
-    outputs: Sequence[nn.Module] = (),
-) -> tuple[dict[nn.Module, torch.Tensor], dict[nn.Module, torch.Tensor]]:
-    """Return what goes into and comes out of modules at the last token of each row: (R, width) float32 each.
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> dict[str, torch.Tensor]:
+    """Return what goes into or comes out of modules at the last token of each row: (R, width) float32 by name.
 
     Args:
-        lm: The model.
+        anatomy: The model and its blocks.
         rows: Tokens; a state depends on what comes before it only, so rows end where it is wanted.
-        blocks: The model's blocks.
         last: The highest block that is needed; those above are skipped.
         inputs: Modules whose input is wanted.
-        outputs: Modules whose output is wanted.
+        outputs: Modules whose output is wanted, none of them in ``inputs``.
     """
-    found: tuple[dict[Any, dict[int, torch.Tensor]], ...] = ({m: {} for m in inputs}, {m: {} for m in outputs})
-    with tapped(inputs, outputs) as taps, ended_after(blocks, last):
+    lm = anatomy.lm
+    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in (*inputs, *outputs)}
+    with Tap(lm.model, found) as tap, ended_after(anatomy.blocks, last):
         for places in batches([len(row) for row in rows]):
             call(lm, pad(lm, [rows[place] for place in places]))
-            for store, tap in zip(found, taps, strict=True):
-                for module in store:
-                    states = hidden(tap[module])[:, -1].float()
-                    store[module].update(zip(places, states, strict=True))
-    stacked = [{m: torch.stack([got[p] for p in range(len(rows))]) for m, got in store.items()} for store in found]
-    return stacked[0], stacked[1]
+            for name, states in found.items():
+                seen = (tap.inputs if name in inputs else tap.outputs)[name].float()
+                seen = seen.view(len(places), -1, seen.shape[-1])  # OPT's feed-forward has rows and columns in one
+                states.update(zip(places, seen[:, -1], strict=True))
+    return {name: torch.stack([states[place] for place in range(len(rows))]) for name, states in found.items()}
 
 
 class Resumed:
     """Rows that were run once, to be run on from block ``first`` with something added at the subject.
 
     Args:
-        lm: The model.
-        blocks: Its blocks.
+        anatomy: The model and its blocks.
         rows: Tokens of each row.
         subjects: Place of the subject's last token in each row.
         first: The first block to run again, 0…number of blocks. Blocks below keep their result.
-        modules: Modules in blocks ≥ ``first`` whose output is to be shifted at the subject. Without any, it is the
-            state that enters block ``first``.
+        modules: Names of modules in blocks ≥ ``first`` whose output is to be shifted at the subject. Without any, it is
+            the state that enters block ``first``.
 
     Attributes:
         base: What is going to be shifted, unshifted: a (R, d) float32 for each module, or one for the state.
@@ -182,22 +151,29 @@ class Resumed:
 
     def __init__(
         self,
-        lm: LanguageModel,
-        blocks: Sequence[nn.Module],
+        anatomy: Anatomy,
         rows: Sequence[Sequence[int]],
         subjects: Sequence[int],
         first: int,
-        modules: Sequence[nn.Module] = (),
+        modules: Sequence[str] = (),
     ) -> None:
-        self.lm, self.blocks, self.first, self.modules = lm, blocks, first, tuple(modules)
-        self.cache = self._prefixes([row[:place] for row, place in zip(rows, subjects, strict=True)])
-        batch = pad(lm, [row[place:] for row, place in zip(rows, subjects, strict=True)])
+        self.anatomy, self.first, self.modules = anatomy, first, tuple(modules)
+        lm = self.lm = anatomy.lm
+        self.blocks = anatomy.blocks
+        # A window counts columns, and batches put padding between prefix and rest: then whole rows are run again.
+        window = getattr(lm.model.config, "sliding_window", None)
+        whole = isinstance(window, int) and window < 2 * max(map(len, rows))
+        starts = [0 if whole else place for place in subjects]
+        self.cache = self._prefixes([row[:start] for row, start in zip(rows, starts, strict=True)])
+        batch = pad(lm, [row[start:] for row, start in zip(rows, starts, strict=True)])
         before = self.prefix_mask.sum(1, keepdim=True)
         self.batch = Batch(batch.input_ids, batch.attention_mask, batch.position_ids + before)
         self.mask = torch.cat([self.prefix_mask, batch.attention_mask], 1)
         width = batch.input_ids.shape[1]
-        lengths = torch.tensor(batch.lengths, device=lm.device)
-        self.subject = width - lengths  # (R,) column of the subject's last token
+        # (R,) column of the subject's last token
+        self.subject = torch.tensor(
+            [width - len(row) + place for row, place in zip(rows, subjects, strict=True)], device=lm.device
+        )
         self._run_once()
 
     @torch.no_grad()
@@ -213,17 +189,22 @@ class Resumed:
 
     @torch.no_grad()
     def _run_once(self) -> None:
-        state_of = [self.blocks[self.first - 1]] if self.first else []
-        with tapped([], [*self.modules, *state_of]) as (_, out):
+        under = self.anatomy.block_name(self.first - 1) if self.first else None
+        kept: list[Any] = []
+        with Tap(self.lm.model, self.modules, inputs=False) as tap, ExitStack() as stack:
+            if under is not None:
+                block = self.blocks[self.first - 1]
+                stack.callback(block.register_forward_hook(lambda m, args, output: kept.append(output)).remove)
             self.last_logits = call(self.lm, self.batch, mask=self.mask, cache=self._cache())[:, -1].float()
-        output = out[state_of[0]] if state_of else None
-        self.state = hidden(output) if state_of else None
-        self._form = (None,) * len(output) if isinstance(output, tuple) else None
+        width = self.batch.input_ids.shape
         rows = torch.arange(len(self.subject), device=self.subject.device)
-        if self.modules:
-            self.base = [hidden(out[module])[rows, self.subject].float() for module in self.modules]
-        elif self.state is not None:
-            self.base = [self.state[rows, self.subject].float()]
+        self.state = first_tensor(kept[0]) if kept else None
+        # What else a block returns is not used in these passes; only its form has to be right.
+        self._form = (None,) * len(kept[0]) if kept and isinstance(kept[0], tuple) else None
+        shifted = [tap.outputs[name] for name in self.modules]
+        if self.state is not None and not shifted:
+            shifted = [self.state]
+        self.base = [state.view(*width, -1)[rows, self.subject].float() for state in shifted]
 
     def _cache(self) -> Any:
         """Return a cache that can be extended: the tensors are shared, the lists of them are not."""
@@ -253,18 +234,12 @@ class Resumed:
             forwards[self.blocks[0]] = lambda *args, **kwargs: self._formed(state)
             for block in self.blocks[1 : self.first]:
                 forwards[block] = lambda *args, **kwargs: self._formed(_identity(*args, **kwargs))
-        handles = []
-        try:
-            for module, shift in zip(self.modules, added, strict=False):
-                handles.append(module.register_forward_hook(_shift_by(shift)))
-            with replaced(forwards):
-                return call(self.lm, self.batch, mask=self.mask, cache=self._cache(), keep=keep)
-        finally:
-            for handle in handles:
-                handle.remove()
+        changes = {name: _adder(shift) for name, shift in zip(self.modules, added, strict=False)}
+        with replaced(forwards), Override(self.lm.model, changes):
+            return call(self.lm, self.batch, mask=self.mask, cache=self._cache(), keep=keep)
 
     def _formed(self, state: torch.Tensor) -> Any:
-        return state if self._form is None else _like(self._form, state)
+        return state if self._form is None else (state, *self._form[1:])
 
     def _spread(self, shift: torch.Tensor) -> torch.Tensor:
         width = self.batch.input_ids.shape[1]
@@ -272,10 +247,6 @@ class Resumed:
         return here[..., None] * shift[:, None]
 
 
-def _shift_by(shift: torch.Tensor) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        state = hidden(output)
-        moved = state + shift.to(state.dtype).reshape(state.shape)
-        return (moved, *output[1:]) if isinstance(output, tuple) else moved
-
-    return hook
+def _adder(shift: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    # OPT's feed-forward sees rows and columns as one dimension.
+    return lambda state: state + shift.to(state.dtype).reshape(state.shape)

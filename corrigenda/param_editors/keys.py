@@ -16,8 +16,7 @@ from corrigenda.param_editors.forwards import last_states
 from corrigenda.param_editors.rows import key_rows
 
 if TYPE_CHECKING:
-    from corrigenda.lm.loading import LanguageModel
-    from corrigenda.param_editors.anatomy import Anatomy, Site
+    from corrigenda.param_editors.anatomy import Anatomy
     from corrigenda.param_editors.sampling import Contexts
 
 
@@ -35,13 +34,12 @@ class Keys:
 
 
 def subject_keys(
-    lm: LanguageModel, anatomy: Anatomy, edits: Sequence[Edit], contexts: Contexts, layer: int, *, flat: bool = False
+    anatomy: Anatomy, edits: Sequence[Edit], contexts: Contexts, layer: int, *, flat: bool = False
 ) -> Keys:
     """Return the keys of ``edits`` at ``layer``.
 
     Args:
-        lm: The model as it is now.
-        anatomy: Its parts.
+        anatomy: The model as it is now.
         edits: n edits whose prompts hold their subjects.
         contexts: Groups; the first is the bare prompt.
         layer: Which block.
@@ -50,9 +48,9 @@ def subject_keys(
     """
     site = anatomy.mlp_out(layer)
     every = [context for group in contexts for context in group]
-    rows = key_rows(lm, edits, every)
-    inputs, _ = last_states(lm, rows, anatomy.blocks, layer, inputs=[site.module])
-    keys = inputs[site.module].double().view(len(edits), len(every), -1)  # (n, contexts, d_in)
+    rows = key_rows(anatomy.lm, edits, every)
+    states = last_states(anatomy, rows, layer, inputs=[site.module])
+    keys = states[site.module].double().view(len(edits), len(every), -1)  # (n, contexts, d_in)
     if flat:
         return Keys(keys[:, 0], keys.mean(1))
     sizes = [len(group) for group in contexts]
@@ -60,16 +58,7 @@ def subject_keys(
     return Keys(keys[:, 0], mean)
 
 
-def block_states(lm: LanguageModel, anatomy: Anatomy, edits: Sequence[Edit], layer: int) -> torch.Tensor:
-    """Return the output of block ``layer`` at the subject of the bare prompts: (n, d_out) float64."""
-    block = anatomy.blocks[layer]
-    rows = key_rows(lm, edits, ("",))
-    _, outputs = last_states(lm, rows, anatomy.blocks, layer, outputs=[block])
-    return outputs[block].double()
-
-
-def site_values(lm: LanguageModel, anatomy: Anatomy, edits: Sequence[Edit], site: Site, layer: int) -> torch.Tensor:
-    """Return the output of one projection in block ``layer`` at the subject of the bare prompts: (n, d_out) float64."""
-    rows = key_rows(lm, edits, ("",))
-    _, outputs = last_states(lm, rows, anatomy.blocks, layer, outputs=[site.module])
-    return outputs[site.module].double()
+def values_at(anatomy: Anatomy, edits: Sequence[Edit], module: str, layer: int) -> torch.Tensor:
+    """Return the output of a module of block ``layer`` at the subject of the bare prompts: (n, d_out) float64."""
+    rows = key_rows(anatomy.lm, edits, ("",))
+    return last_states(anatomy, rows, layer, outputs=[module])[module].double()

@@ -21,7 +21,7 @@ from corrigenda.edit import Edit
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
-from corrigenda.param_editors.keys import block_states, subject_keys
+from corrigenda.param_editors.keys import subject_keys, values_at
 from corrigenda.param_editors.params import EditorParams, require
 from corrigenda.param_editors.rows import check_edits
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
@@ -95,20 +95,19 @@ class Spread:
                 with draft.timed("contexts"):
                     contexts = sample_contexts(lm, chosen.contexts, seed)
             with draft.timed("values"):
-                targets = self.targets(lm, anatomy, edits, contexts, chosen, progress)
+                targets = self.targets(anatomy, edits, contexts, chosen, progress)
             goal = targets.base[-1].double() + targets.shifts[-1].double()  # z, (n, d)
             keys: dict[int, torch.Tensor] = {}
             for place, layer in enumerate(chosen.layers):
-                keys[layer] = self._write(lm, anatomy, edits, contexts, chosen, stats, draft, goal, layer, previous)
+                keys[layer] = self._write(anatomy, edits, contexts, chosen, stats, draft, goal, layer, previous)
                 if progress is not None:
                     progress("layers", place + 1, len(chosen.layers))
             draft.notes += stats.notes(chosen.layers)
-            details = self._details(lm, anatomy, edits, chosen, targets, goal)
+            details = self._details(anatomy, edits, chosen, targets, goal)
             return draft.finish(edits, chosen.to_dict(), details=details, carry=self.carry(keys, previous))
 
     def _write(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         edits: Sequence[Edit],
         contexts: Contexts,
@@ -121,8 +120,8 @@ class Spread:
     ) -> torch.Tensor:
         """Write one layer and return its keys K (d_in, n)."""
         with draft.timed("keys"):
-            keys = subject_keys(lm, anatomy, edits, contexts, layer).mean.T.cpu()  # (d_in, n)
-            missing = (goal - self.reached(lm, anatomy, edits, params)).T.cpu()  # (d, n)
+            keys = subject_keys(anatomy, edits, contexts, layer).mean.T.cpu()  # (d_in, n)
+            missing = (goal - self.reached(anatomy, edits, params)).T.cpu()  # (d, n)
         left = len(params.layers) - params.layers.index(layer)
         with draft.timed("solve"):
             factor = self.factor(stats, layer, keys, params, previous)  # (n, d_in)
@@ -131,14 +130,13 @@ class Spread:
 
     def _details(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         edits: Sequence[Edit],
         params: Any,
         targets: Targets,
         goal: torch.Tensor,
     ) -> dict[str, Any]:
-        missed = (goal - self.reached(lm, anatomy, edits, params)).norm(dim=1)
+        missed = (goal - self.reached(anatomy, edits, params)).norm(dim=1)
         aimed = targets.shifts[-1].double().norm(dim=1)
         return {
             "edits": [
@@ -150,7 +148,6 @@ class Spread:
 
     def targets(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         edits: Sequence[Edit],
         contexts: Contexts,
@@ -159,11 +156,12 @@ class Spread:
     ) -> Targets:
         """Find δ; the last of the shifts is what the layers are to bring about."""
         first = params.layers[-1] + 1
-        return value_targets(lm, anatomy, edits, contexts, params, first=first, progress=progress)
+        return value_targets(anatomy, edits, contexts, params, first=first, progress=progress)
 
-    def reached(self, lm: LanguageModel, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
+    def reached(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
         """Return what the model says now where ``targets`` aimed: (n, d) float64."""
-        return block_states(lm, anatomy, edits, params.layers[-1])
+        last = params.layers[-1]
+        return values_at(anatomy, edits, anatomy.block_name(last), last)
 
     def share(self, left: int) -> float:
         """Return by what the residual is divided when ``left`` layers, this one included, are left."""

@@ -17,14 +17,14 @@ import torch
 from corrigenda.edit import Edit
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import Progress
-from corrigenda.param_editors.keys import site_values
+from corrigenda.param_editors.keys import values_at
 from corrigenda.param_editors.memit import MEMIT, MEMITParams
 from corrigenda.param_editors.params import EditorParams, require
 from corrigenda.param_editors.sampling import Contexts
 from corrigenda.param_editors.targets import Targets, value_targets
 
 if TYPE_CHECKING:
-    from corrigenda.lm.loading import LanguageModel
+    pass
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class PMET(MEMIT):
 
     def targets(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         edits: Sequence[Edit],
         contexts: Contexts,
@@ -66,20 +65,20 @@ class PMET(MEMIT):
     ) -> Targets:
         """Find the shifts of attention and feed-forward; the latter, which is written, comes last."""
         last = params.layers[-1]
-        modules = [anatomy.attn_out(last).module, anatomy.mlp_out(last).module]
+        modules = [anatomy.attention_out(last).module, anatomy.mlp_out(last).module]
 
         def early(nll: torch.Tensor, kl: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             weight = torch.where(right, torch.full_like(nll, params.eased), torch.ones_like(nll))
             return weight, right & (kl <= params.stop_kl)
 
         return value_targets(
-            lm, anatomy, edits, contexts, params, first=last, modules=modules, early=early, progress=progress
+            anatomy, edits, contexts, params, first=last, modules=modules, early=early, progress=progress
         )
 
-    def reached(self, lm: LanguageModel, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
+    def reached(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
         """Return the feed-forward's output at the last layer: (n, d) float64."""
         last = params.layers[-1]
-        return site_values(lm, anatomy, edits, anatomy.mlp_out(last), last)
+        return values_at(anatomy, edits, anatomy.mlp_out(last).module, last)
 
     def share(self, left: int) -> float:
         """Return √(layers left)."""

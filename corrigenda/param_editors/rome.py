@@ -85,14 +85,13 @@ class ROME:
                     contexts = sample_contexts(lm, chosen.contexts, seed)
             for place, edit in enumerate(edits):
                 with about(edit):
-                    rows.append(self._write(lm, anatomy, edit, contexts, chosen, draft, site, factor))
+                    rows.append(self._write(anatomy, edit, contexts, chosen, draft, site, factor))
                 if progress is not None:
                     progress("edits", place + 1, len(edits))
             return draft.finish(edits, chosen.to_dict(), details={"edits": rows})
 
     def _write(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         edit: Edit,
         contexts: Contexts,
@@ -103,10 +102,10 @@ class ROME:
     ) -> dict[str, Any]:
         (layer,) = params.layers
         with draft.timed("keys"):
-            keys = subject_keys(lm, anatomy, [edit], contexts, layer, flat=True)
+            keys = subject_keys(anatomy, [edit], contexts, layer, flat=True)
             key = (keys.mean if self.averaged else keys.bare)[0]  # (d_in,)
         with draft.timed("values"):
-            found = value_targets(lm, anatomy, [edit], contexts, params, first=layer, modules=[site.module])
+            found = value_targets(anatomy, [edit], contexts, params, first=layer, modules=[site.module])
         shift = found.shifts[0][0].double().cpu()  # δ = v* − W·k*, (d_out,)
         with draft.timed("solve"):
             direction = rome_direction(factor, key.cpu())

@@ -19,10 +19,11 @@ import torch
 from safetensors import SafetensorError
 
 from corrigenda.errors import InvalidParams, MissingStatistics, ModelDamaged
+from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.files import read_tensors, write_tensors
-from corrigenda.param_editors.forwards import call, ended_after, tapped
+from corrigenda.param_editors.forwards import call, ended_after
 from corrigenda.param_editors.sampling import STARTS, sample
 from corrigenda.param_editors.solve import cholesky
 from corrigenda.paths import cache_dir
@@ -267,10 +268,10 @@ def _accumulate(
     for number, begin in enumerate(range(start, len(rows), BATCH), 1):
         part = rows[begin : begin + BATCH]
         batch = pad(lm, part)
-        with torch.no_grad(), tapped(list(modules.values()), []) as (into, _), ended_after(anatomy.blocks, layers[-1]):
+        with torch.no_grad(), Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, layers[-1]):
             call(lm, batch)
             for layer, module in modules.items():
-                keys = into[module][batch.attention_mask.bool()].double()  # (tokens, f)
+                keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
                 moment = (keys.T @ keys).cpu()
                 sums[layer] = sums[layer] + moment if layer in sums else moment
         done = begin + len(part)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
@@ -26,7 +25,6 @@ from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import Row, essence_rows, target_rows
 
 if TYPE_CHECKING:
-    from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.anatomy import Anatomy
     from corrigenda.param_editors.sampling import Contexts
 
@@ -103,22 +101,20 @@ class Targets:
 
 
 def value_targets(
-    lm: LanguageModel,
     anatomy: Anatomy,
     edits: Sequence[Edit],
     contexts: Contexts,
     params: ValueParams,
     *,
     first: int,
-    modules: Sequence[nn.Module] = (),
+    modules: Sequence[str] = (),
     early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     progress: Progress | None = None,
 ) -> Targets:
     """Optimise δ for each edit.
 
     Args:
-        lm: The model as it is now.
-        anatomy: Its parts.
+        anatomy: The model as it is now.
         edits: n edits whose prompts hold their subjects.
         contexts: Groups; the first is the bare prompt.
         params: See :class:`ValueParams`.
@@ -133,6 +129,7 @@ def value_targets(
     """
     every = [context for group in contexts for context in group]
     every = every[: params.value_contexts or len(every)]
+    lm = anatomy.lm
     rows = target_rows(lm, edits, every)
     rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
     done: list[Targets] = []
@@ -141,7 +138,7 @@ def value_targets(
         own = [row for place in places for row in rows if row.edit == place]
         renamed = {place: number for number, place in enumerate(places)}
         own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
-        done.append(_Chunk(lm, anatomy, own, len(places), params, first, modules).optimise(early))
+        done.append(_Chunk(anatomy, own, len(places), params, first, modules).optimise(early))
         count += len(places)
         if progress is not None:
             progress("values", count, len(edits))
@@ -174,19 +171,16 @@ class _Chunk:
 
     def __init__(
         self,
-        lm: LanguageModel,
         anatomy: Anatomy,
         rows: Sequence[Row],
         edits: int,
         params: ValueParams,
         first: int,
-        modules: Sequence[nn.Module],
+        modules: Sequence[str],
     ) -> None:
-        self.params, self.n, self.device = params, edits, lm.device
+        self.params, self.n, self.device = params, edits, anatomy.lm.device
         self.rows = list(rows)
-        self.resumed = Resumed(
-            lm, anatomy.blocks, [row.ids for row in rows], [row.subject for row in rows], first, modules
-        )
+        self.resumed = Resumed(anatomy, [row.ids for row in rows], [row.subject for row in rows], first, modules)
         leading = [next(place for place, row in enumerate(rows) if row.edit == edit) for edit in range(edits)]
         self.base = [base[leading] for base in self.resumed.base]  # n × (d), at the bare prompt
         self.sizes = [base.norm(dim=1) for base in self.base]
