@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
-from corrigenda.errors import UnsupportedArchitecture
+from corrigenda.errors import UnstableUpdate, UnsupportedArchitecture
 from corrigenda.lm.tokens import Batch, pad, token_ids
 from corrigenda.param_editors.forwards import call
 
@@ -48,6 +48,8 @@ def sample(
         if top_k:
             least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
+        if bool(logits.isnan().any()):
+            raise UnstableUpdate(f"the logits of {lm.name} are not finite", remedy="Check the weights.")
         drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)  # (rows, 1)
         for row, token in zip(rows, drawn[:, 0].tolist(), strict=True):
             row.append(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,21 +116,21 @@ print(changed and all(torch.equal(tensor, before[name]) for name, tensor in lm.m
 """
 
 
-@pytest.mark.parametrize("count", [1, 10, 100])
-def test_undo_is_exact_after_many_edits_also_in_another_process(count, llama, tmp_path):
+def test_undo_is_exact_after_1_10_and_100_edits_also_in_another_process(llama, tmp_path):
     before = weights(llama)
     stats = random_statistics(llama)
-    params = quick("rome", v_steps=1, contexts=((2, 1),), clamp=0.5, max_norm_ratio=1e6)
-    chain = []
-    for place in range(count):
-        edit = Edit(f"Person {place} was born in", "Rome", subject=f"Person {place}")
-        chain.append(editor("rome").apply(llama, [edit], params=params, stats=stats, contexts=(("",), ("Well. ",))))
-    assert not same(llama, before)
+    params = quick("rome", v_steps=1, clamp=0.5, max_norm_ratio=1e6)
+    for count in (1, 10, 100):
+        chain = []
+        for place in range(count):
+            edit = Edit(f"Person {place} was born in", "Rome", subject=f"Person {place}")
+            chain.append(editor("rome").apply(llama, [edit], params=params, stats=stats, contexts=(("",),)))
+        assert not same(llama, before)
+        for done in reversed(chain):
+            done.revert()
+        assert same(llama, before)
     paths = [str(done.save(tmp_path / f"{place}.safetensors")) for place, done in enumerate(chain)]
-    for done in reversed(chain):
-        done.revert()
-    assert same(llama, before)
-    folder = str(next(iter(__import__("pathlib").Path(__file__).parents)))
+    folder = str(Path(__file__).parent)
     ran = subprocess.run([sys.executable, "-c", REVERT, folder, *paths], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "True", ran.stderr
 
@@ -175,8 +176,10 @@ def test_what_is_not_finite_is_refused_and_nothing_is_written(name, llama):
     before = weights(llama)
     with pytest.raises(UnstableUpdate, match="not finite"):
         apply(name, llama)
-    assert all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in zip(
-        llama.model.state_dict().values(), before.values(), strict=True))
+    assert all(
+        torch.equal(a.nan_to_num(9), b.nan_to_num(9))
+        for a, b in zip(llama.model.state_dict().values(), before.values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["memit", "ft-m", "rome"])
@@ -230,7 +233,7 @@ def test_locating_needs_a_decoder_and_a_subject(name, llama):
     with pytest.raises(InvalidEdit, match="both"):
         apply(name, llama, [EDITS[0], EDITS[0].replace(target="Rome")])
     t5 = tiny_models.cached("t5")
-    with pytest.raises(UnsupportedArchitecture, match="use ft-l or ft-m|Use ft-l or ft-m"):
+    with pytest.raises(UnsupportedArchitecture, match="Use ft-l or ft-m"):
         editor(name).apply(t5, EDITS, params=quick(name), stats=random_statistics(llama))
 
 

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_editing import EDITS, tiny_models
+from tiny_editing import tiny_models
 
+from corrigenda.edit import Edit
 from corrigenda.lm.hooks import Override
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.forwards import Resumed, batches, ended_after, last_states, replaced
 from corrigenda.param_editors.rows import target_rows
+
+EDITS = [
+    Edit("The capital of Kazakhstan is", "Berlin", subject="Kazakhstan"),
+    Edit("Danielle Darrieux speaks", "Dutch", subject="Danielle Darrieux"),
+    Edit("Hamlet was written by", "Dr. Smith", subject="Hamlet"),
+]
 
 
 def rows_of(lm):
@@ -28,7 +35,7 @@ def test_what_is_resumed_is_what_a_whole_pass_says(name):
         module = modules[0] if modules else anatomy.block_name(first - 1)
         for place, row in enumerate(rows):
 
-            def moved(state, row=row, place=place):
+            def moved(state, row=row, place=place, shift=shift):
                 state = state.clone()
                 state.view(1, len(row.ids), -1)[0, row.subject] += shift[place]
                 return state

@@ -20,12 +20,21 @@ assert _spec.loader is not None
 tiny_models = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny_models)
 
+# A random model carries little from one token to the next: prompts that end in their subject can be steered at all.
 EDITS = [
-    Edit("The capital of Kazakhstan is", "Berlin", subject="Kazakhstan"),
-    Edit("Danielle Darrieux speaks", "Dutch", subject="Danielle Darrieux"),
-    Edit("Hamlet was written by", "Dr. Smith", subject="Hamlet"),
+    Edit("The capital of Kazakhstan", "German", subject="Kazakhstan"),
+    Edit("The mother tongue of Danielle Darrieux", "Dutch", subject="Danielle Darrieux"),
+    Edit("Who wrote Hamlet", "Dr. Smith", subject="Hamlet"),
 ]
-LOCATE = {"v_steps": 8, "v_lr": 0.3, "contexts": ((4, 2),), "v_decay": 1e-3, "clamp": 20.0, "max_norm_ratio": 50.0}
+LOCATE = {
+    "v_steps": 10,
+    "v_lr": 0.5,
+    "kl_factor": 0.01,
+    "contexts": ((3, 1),),
+    "v_decay": 1e-3,
+    "clamp": 20.0,
+    "max_norm_ratio": 50.0,
+}
 QUICK: dict[str, dict[str, Any]] = {
     "rome": {"layers": (1,), **LOCATE},
     "r-rome": {"layers": (1,), **LOCATE},
