@@ -24,9 +24,7 @@ def trace(
     samples: Annotated[int, typer.Option(min=1, help="Disturbances that are averaged over.")] = 10,
     noise: Annotated[float, typer.Option(min=0.01, help="Their size, in standard deviations of the embeddings.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json-file", help="Write everything to this file too.")
-    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json-file", help="Write everything to this file too.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the heat map (needs matplotlib).")] = None,
     model: ModelName = DEFAULT_MODEL,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, MutableMapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from corrigenda import __version__
 from corrigenda.errors import InvalidRequest
 from corrigenda.param_editors.files import read_tensors, write_tensors
 from corrigenda.param_editors.update import Consolidation, added, damaged
@@ -178,7 +178,7 @@ def _balanced(left: torch.Tensor, right: torch.Tensor, rank: int) -> tuple[torch
 
 def _about(chain: Sequence[Consolidation]) -> dict[str, Any]:
     return {
-        "corrigenda": __version__,
+        "corrigenda": version("corrigenda"),
         "name": export_name(chain),
         "methods": [done.method for done in chain],
         "edits": [edit.to_dict() | {"id": edit.id} for done in chain for edit in done.edits],
