@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
-from corrigenda.errors import DatasetError
+from corrigenda.errors import DatasetError, EvaluationError
 from corrigenda.eval import synthetic
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def overhead(
 def measure_overhead(memory: Memory, queries: Sequence[str], encoder: Encoder) -> dict[str, Any]:
     """Return the median milliseconds of deciding about one query, by stage, and their ratio to encoding it once.
 
-    The whole path of a request is measured: looking for what other processes wrote, finding, judging, planning.
+    The whole path of a request is measured: looking for what other processes wrote, finding, judging. Requests on which
+    an edit fires wrongly are counted as ``fired`` and left out of the times.
     Encoding and deciding take turns, so that a busy machine slows both alike.
     """
     from corrigenda.chat import Chat
@@ -68,18 +69,26 @@ def measure_overhead(memory: Memory, queries: Sequence[str], encoder: Encoder) -
     scope, strategy = Scope(memory), create("auto")
     encode, total, fired = [], [], 0
     stages: dict[str, list[float]] = {}
-    for number, query in enumerate([*queries[:8], *queries]):
-        encode.append(_ms(partial(encoder.encode, [query])))
+    warm = len(queries[:8])
+    for number, query in enumerate([*queries[:warm], *queries]):
+        once = _ms(partial(encoder.encode, [query]))
         began = time.perf_counter()
         (decision,) = drive(consult([Chat.of(query)], strategy=strategy), memory, scope)
-        total.append((time.perf_counter() - began) * 1e3)
-        if number < 8:  # to warm up
-            encode.clear()
-            total.clear()
+        spent = (time.perf_counter() - began) * 1e3
+        if number < warm:
             continue
-        fired += not decision.trace.untouched
-        for stage, spent in decision.trace.milliseconds.items():
-            stages.setdefault(stage, []).append(spent)
+        if not decision.trace.untouched:  # a false alarm: counted, but its plan is not what is measured here
+            fired += 1
+            continue
+        encode.append(once)
+        total.append(spent)
+        for stage, share in decision.trace.milliseconds.items():
+            stages.setdefault(stage, []).append(share)
+    if len(total) < 2:
+        raise EvaluationError(
+            f"an edit fired on {fired} of {len(queries)} requests that none concerns",
+            remedy="Nothing is left to measure: look at the scope classifier, or ask for more --queries.",
+        )
     once, all_in = statistics.median(encode), statistics.median(total)
     return {
         "edits": len(memory),
@@ -89,7 +98,7 @@ def measure_overhead(memory: Memory, queries: Sequence[str], encoder: Encoder) -
         "overhead_ms": round(all_in, 3),
         "overhead_p95_ms": round(_p95(total), 3),
         "ratio": round(all_in / once, 3),
-        "stages_ms": {stage: round(statistics.median(spent), 3) for stage, spent in stages.items()},
+        "stages_ms": {stage: round(statistics.median(shares), 3) for stage, shares in stages.items()},
     }
 
 
