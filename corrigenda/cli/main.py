@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, demo, edit, models, scope
+from corrigenda.cli import ask, bench, demo, edit, export, models, scope, stats, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -25,6 +25,9 @@ app.add_typer(models.app, name="models", help="Language models: list, check, pul
 app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.add_typer(bench.app, name="bench", help="Measure speed.")
+app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
+app.command("export")(export.export)
+app.command("trace")(trace.trace)
 
 
 def _print_version(wanted: bool) -> None:
