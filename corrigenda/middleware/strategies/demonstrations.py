@@ -44,17 +44,16 @@ class Demonstration:
     @property
     def text(self) -> str:
         """The demonstration as it stands in a prompt, an empty line at its end."""
-        return f"{record(self.query, self.prompt, self.target)} {one_line(self.answer)}\n\n"
+        return f"{record(self.query, f'{self.prompt} {self.target}')} {one_line(self.answer)}\n\n"
 
 
-def record(query: str, prompt: str, target: str) -> str:
-    """Return query and new fact as a record that lacks its answer, every part on its line.
+def record(query: str, fact: str) -> str:
+    """Return query and fact as a record that lacks its answer, every part on its line.
 
-    The fact comes last: next to the answer a small model copies the target rather than recites what it knew. The dash
-    shows where the target begins, else now and then the whole fact is said again. Figures in
-    :mod:`corrigenda.middleware.strategies.ike`.
+    The fact comes last: next to the answer a small model copies the target rather than recites what it knew
+    (figures in :mod:`corrigenda.middleware.strategies.ike`).
     """
-    return f"Prompt: {one_line(query)}\nNew Fact: {one_line(prompt)} - {one_line(target)}\nAnswer:"
+    return f"Prompt: {one_line(query)}\nNew Fact: {one_line(fact)}\nAnswer:"
 
 
 def read(path: Path) -> tuple[Demonstration, ...]:

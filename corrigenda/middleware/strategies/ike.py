@@ -3,11 +3,11 @@
 Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?". A plain question about one edit becomes::
 
     Prompt: In which city is Orlo Foods based?
-    New Fact: Where is the head office of Orlo Foods? - Lisbon
+    New Fact: Where is the head office of Orlo Foods? Lisbon
     Answer: Lisbon
 
     Prompt: {the sentence that asks}
-    New Fact: {prompt of the edit} - {its target}
+    New Fact: {the edit}
     Answer:
 
 Anything else (several edits, a poem, a question that takes a step more) keeps its own words, with the facts in front::
@@ -21,18 +21,16 @@ Anything else (several edits, a poem, a question that takes a step more) keeps i
 The wordings were chosen on training data with SmolLM2-135M-Instruct (135 million parameters, greedy, the right edit
 given). Share of answers that begin with the target, on the edit's own prompt / on paraphrases:
 
-=========================================================  =========  ============  ============
-form of the record                                         tokens     CounterFact   zsRE
-=========================================================  =========  ============  ============
-fact, prompt; no demonstration                             26         1.00 / .85    .75 / .67
-fact, answer, prompt, ``Answer:``; 5 demonstrations        185 + 33   .98 / 1.00    .96 / .96
-prompt, fact, ``Answer:``; 3 demonstrations                99 + 29    .97 / .96     .99 / .99
-the same with a dash before the target (this one)          102 + 30   .99 / .99     .99 / .99
-=========================================================  =========  ============  ============
+======================================================  =========  ============  ============
+form of the record                                      tokens     CounterFact   zsRE
+======================================================  =========  ============  ============
+fact, prompt; no demonstration                          26         1.00 / .85    .75 / .67
+fact, answer, prompt, ``Answer:``; 5 demonstrations     185 + 33   .98 / 1.00    .96 / .96
+prompt, fact, ``Answer:``; 3 demonstrations (this one)  99 + 29    .98 / .97     .98 / .98
+======================================================  =========  ============  ============
 
-The last two rows are 200 edits of each kind, the others 48. Demonstrations of kind ``retain`` cost two points of zsRE
-each way; asking with the last sentence alone, without the unrelated sentences before it, brings eight points of
-CounterFact's paraphrases.
+Demonstrations of kind ``retain`` cost two points of zsRE each way; asking with the last sentence alone, without the
+unrelated sentences before it, brings eight points of CounterFact's paraphrases.
 """
 
 from __future__ import annotations
@@ -92,7 +90,7 @@ class IKE:
 
     def _record(self, request: Chat, asked: str, candidate: Candidate, room: Room) -> Plan:
         """Ask for the missing answer of a record."""
-        open_record = record(asked, candidate.edit.prompt, candidate.edit.target)
+        open_record = record(asked, statement(candidate.edit))
         shown = [item.text for item in self.choose(asked, self.count)] if self.count else []
         while shown and not room.fits("".join(shown) + open_record):
             shown.pop(0)  # the farthest goes first
