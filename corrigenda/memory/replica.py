@@ -36,6 +36,7 @@ class Replica:
         self.state = State()
         self.names: dict[str, Names] = {}
         self._encoder = encoder
+        self._closed = False
         self._loading = threading.Lock()
         self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
         self.follow(store.read())
@@ -135,7 +136,10 @@ class Replica:
         return bool(events)
 
     def close(self) -> None:
-        """Save the index and let go of the store."""
+        """Save the index and let go of the store; once."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._index.save(self.state)
         finally:
