@@ -16,6 +16,8 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope as ScopeClassifier
 from corrigenda.middleware.briefing import Briefing
 from corrigenda.middleware.gateway.access import Access
+from corrigenda.middleware.gateway.admin import page
+from corrigenda.middleware.gateway.admin.api import AdminApi
 from corrigenda.middleware.gateway.consulting import Consulting
 from corrigenda.middleware.gateway.keys import Keys
 from corrigenda.middleware.gateway.local import LocalModel, LocalPlane
@@ -87,6 +89,8 @@ class Gateway:
             plane = LocalPlane(self.model, self.access, self.metrics, self.settings)
         return [
             Mount("/v1", app=_Whole(plane)),
+            Mount("/admin/v1", app=_Whole(AdminApi(self))),
+            *page.routes(),
             Route("/healthz", _Asgi(self._healthz), methods=["GET"]),
             Route("/readyz", _Asgi(self._readyz), methods=["GET"]),
             Route("/metrics", _Asgi(self._metrics), methods=["GET"]),

@@ -37,7 +37,6 @@ class LocalModel:
 
     Args:
         edited: The model and its edits.
-        early_exit: Not used yet: encoding costs little beside generating.
     """
 
     def __init__(self, edited: EditedModel) -> None:
@@ -59,11 +58,14 @@ class LocalModel:
         """Return how many tokens ``text`` has."""
         return len(self.edited.lm.tokenizer(text, add_special_tokens=False).input_ids) if text else 0
 
-    async def answer(self, chat: Chat, namespace: str, options: Mapping[str, Any], *, bare: bool = False) -> Said:
-        """Return the whole answer; ``bare`` leaves the edits out."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self.pool, self._answer, chat, namespace, dict(options), bare
-        )
+    async def answer(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> Said:
+        """Return the whole answer."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, self._answer, chat, namespace, dict(options), False)
+
+    def ask_now(self, chat: Chat, namespace: str, options: Mapping[str, Any], *, bare: bool = False) -> Said:
+        """Return the whole answer, waiting for it in this thread; ``bare`` leaves the edits out."""
+        return self.pool.submit(self._answer, chat, namespace, dict(options), bare).result()
 
     def _answer(self, chat: Chat, namespace: str, options: dict[str, Any], bare: bool) -> Said:
         edited = self.for_namespace(namespace)
