@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from corrigenda.chat import Trace
 from corrigenda.errors import CorrigendaError
+from corrigenda.middleware.desk import joined
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, read_body, stream_body
 from corrigenda.middleware.gateway.consulting import Consulting
@@ -104,12 +105,7 @@ class Proxy:
             if decision.plan is not None:
                 body = revised(endpoint, body, question, decision.plan.request)
                 self.metrics.fired.inc(len(decision.trace.fired))
-                trace = decision.trace if trace is None else _joined(trace, decision.trace)
+                trace = decision.trace if trace is None else joined(trace, decision.trace)
         if trace is None:
             return "out_of_scope", data, None
         return "edited", json.dumps(body, separators=(",", ":")).encode(), trace
-
-
-def _joined(first: Trace, second: Trace) -> Trace:
-    """Return one trace for two prompts of one request."""
-    return Trace((*first.fired, *second.fired), first.strategy, second.ledger_version, first.milliseconds, first.notes)
