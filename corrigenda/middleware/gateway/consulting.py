@@ -76,7 +76,7 @@ class Consulting:
 
     async def warm(self) -> None:
         """Load the encoder and the index now, rather than on somebody's request."""
-        await asyncio.to_thread(lambda: self.memory.encoder)
+        await asyncio.to_thread(lambda: (self.memory.encoder, self.scope.judge))
         await self.explain(["What is the capital of Atlantis?"], "default")
 
     async def _refresh(self, every: float) -> None:

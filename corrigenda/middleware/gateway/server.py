@@ -59,15 +59,15 @@ def guarded(seconds: float) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if not self._in_request and self._guard is None:
                 self._watch()
-            self._header_bytes += len(data)
+            if not self._in_request:
+                self._header_bytes += len(data)
             super().data_received(data)
-            if self._in_request:
-                self._header_bytes = 0
-            elif self._header_bytes > MAX_HEADER:
+            if not self._in_request and self._header_bytes > MAX_HEADER:
                 self.transport.close()
 
         def on_headers_complete(self) -> None:
             self._in_request = True
+            self._header_bytes = 0
             self._unwatch()
             super().on_headers_complete()
 

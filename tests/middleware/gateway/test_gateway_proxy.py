@@ -288,6 +288,18 @@ class TestFailures:
             flood(large)
         assert stub.seen == []
 
+    def test_a_connection_may_carry_any_number_of_requests(
+        self, stub: Stub, start: StartGateway, edited: Memory
+    ) -> None:
+        url = start(upstream=stub.url)
+        body = json.dumps(chat("a " * 15_000)).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.settimeout(10)
+            for _ in range(8):
+                connection.sendall(head + body)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
 
 class TestAccess:
     def test_namespaces_need_a_key_for_them(self, stub: Stub, start: StartGateway, memory: Memory, keys: Any) -> None:
