@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.chat import check_query
-from corrigenda.edit import Edit
-from corrigenda.errors import InvalidRequest
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import InvalidRequest, UnknownEdit
 from corrigenda.memory.features import has_initials, names_of
 from corrigenda.memory.judge import FrameJudge, Judge, Judgement, Pair
 from corrigenda.memory.memory import Hit, Memory
@@ -229,10 +229,17 @@ def _named(
         match = NameMatch(mention.start - segment.start, mention.end - segment.start, 1.0, True, 0, mention.name)
         ids = list(mention.edit_ids)
         if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the segment
-            nearness = memory.frame_vectors(ids) @ vector
-            ids = [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
+            ids = _nearest(ids, vector, memory)
         for edit_id in ids:
             yield Pair(memory.get(edit_id), segment.text, match, cosines.get(edit_id, bound)), mention
+
+
+def _nearest(ids: list[EditId], vector: Vectors, memory: Memory) -> list[EditId]:
+    try:
+        nearness = memory.frame_vectors(ids) @ vector
+    except UnknownEdit:  # one of them was retracted meanwhile
+        return ids[:_MOST_PAIRS]
+    return [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
 
 
 def _similar(
