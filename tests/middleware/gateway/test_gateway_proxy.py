@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import socket
 import time
@@ -293,12 +295,14 @@ class TestFailures:
     ) -> None:
         url = start(upstream=stub.url)
         body = json.dumps(chat("a " * 15_000)).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
-            connection.settimeout(10)
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.connect()
+            connection.auto_open = 0  # a second connection would hide that the first was closed
             for _ in range(8):
-                connection.sendall(head + body)
-                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+                connection.request("POST", "/v1/completions", body)
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
 
 
 class TestAccess:
