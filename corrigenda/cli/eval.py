@@ -250,12 +250,15 @@ def _show_metrics(results: dict[str, Any]) -> None:
         f"{cases['total']} cases, {results['protocol']}, seed {data['seed']}",
         highlight=False,
     )
+    missing = any(metric["unscored"] for metric in results["metrics"].values())
     rows = []
     for name, metric in results["metrics"].items():
         value = "-" if metric["value"] is None else f"{metric['value']:.4f}"
         error = "" if metric["stderr"] is None else f"± {metric['stderr']:.4f}"
-        rows.append((name, value, error, str(metric["n"]), str(metric["probes"]), str(metric["unscored"])))
-    print_table("", ("metric", "value", "stderr", "edits", "probes", "unscored"), rows)
+        row = [name, value, error, str(metric["n"]), str(metric["probes"])]
+        rows.append([*row, str(metric["unscored"])] if missing else row)
+    columns = ["metric", "value", "stderr", "edits", "probes"]
+    print_table("", [*columns, "unscored"] if missing else columns, rows)
     for reason, count in results.get("unscored", {}).items():
         out.print(f"[dim]unscored: {count} × {escape(reason)}[/]", highlight=False)
     out.print(
