@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from gateway_harness import StartGateway
+from gateway_harness import StartGateway, get
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def as_role(start: StartGateway, keys: Keys) -> Iterator[As]:
     def client(role: str = "admin", *namespaces: str, name: str = "ann") -> httpx.Client:
         _, key = keys.create(name, role, namespaces or ["*"])
         headers = {"authorization": f"Bearer {key}"}
-        return stack.enter_context(httpx.Client(base_url=url + "/admin/v1", headers=headers, timeout=20))
+        return stack.enter_context(httpx.Client(base_url=url + "/admin/v1", headers=headers, timeout=60))
 
     with contextlib.ExitStack() as stack:
         yield client
@@ -148,7 +148,7 @@ def test_no_key_no_answer(as_role: As, start: StartGateway, keys: Keys, caplog: 
             )
             assert answer.status_code in (401, 429)
     keyless = start(keys=None, upstream="http://127.0.0.1:1")
-    assert httpx.get(keyless + "/admin/v1/edits", headers={"authorization": f"Bearer {text}"}).status_code == 401
+    assert get(keyless + "/admin/v1/edits", headers={"authorization": f"Bearer {text}"}).status_code == 401
     api.get("/edits")
     assert text not in caplog.text
     assert text.rpartition("_")[2] not in caplog.text
@@ -157,10 +157,10 @@ def test_no_key_no_answer(as_role: As, start: StartGateway, keys: Keys, caplog: 
 def test_rates(start: StartGateway, keys: Keys) -> None:
     url = start(Settings(rate=0.5, burst=3), upstream="http://127.0.0.1:1")
     _, key = keys.create("ann", "reader", ["*"])
-    answers = [httpx.get(url + "/admin/v1/status", headers={"authorization": f"Bearer {key}"}) for _ in range(4)]
+    answers = [get(url + "/admin/v1/status", headers={"authorization": f"Bearer {key}"}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert int(answers[-1].headers["retry-after"]) >= 1
-    guesses = [httpx.get(url + "/admin/v1/status").status_code for _ in range(25)]
+    guesses = [get(url + "/admin/v1/status").status_code for _ in range(25)]
     assert guesses[0] == 401
     assert guesses[-1] == 429
 

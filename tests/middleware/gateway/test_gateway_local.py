@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import uvicorn
-from gateway_harness import serving
+from gateway_harness import get, post, serving
 
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.gateway import server
 from corrigenda.middleware.gateway.app import Gateway
+from corrigenda.middleware.gateway.keys import Keys
+from corrigenda.middleware.gateway.settings import Settings
 
 pytestmark = pytest.mark.real_model
 QUESTION = [{"role": "user", "content": "What is the capital of Nigeria?"}]
@@ -92,9 +94,9 @@ def test_models_and_refusals(client: Any, url: str) -> None:
             client.chat.completions.create(model="x", messages=QUESTION, **more)
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="x", input="y")
-    assert httpx.post(url + "/v1/completions", content=b"{").status_code == 400
-    assert httpx.get(url + "/v1/completions").status_code == 405
-    assert httpx.post(url + "/v1/completions", json={"prompt": "a " * 9000}).status_code == 400
+    assert post(url + "/v1/completions", content=b"{").status_code == 400
+    assert get(url + "/v1/completions").status_code == 405
+    assert post(url + "/v1/completions", json={"prompt": "a " * 9000}).status_code == 400
 
 
 def test_a_client_that_leaves_a_stream_frees_the_model(client: Any) -> None:
@@ -102,3 +104,27 @@ def test_a_client_that_leaves_a_stream_frees_the_model(client: Any) -> None:
     next(iter(stream))
     stream.close()
     assert client.completions.create(model="x", prompt="One, two,", max_tokens=2).choices[0].text
+
+
+def test_the_admin_api_asks_before_and_after(facts: Memory, tmp_path: Path) -> None:
+    from corrigenda.middleware.generate import EditedModel
+
+    keys = Keys(tmp_path / "keys")
+    _, key = keys.create("ann", "reader", ["*"])
+    gateway = Gateway(facts, model=EditedModel.load("smollm2", facts), keys=keys, settings=Settings(trace_body=True))
+    config = server.config(gateway.app, gateway.settings, port=0, log_level="critical")
+    headers = {"authorization": f"Bearer {key}", "x-corrigenda-key": key, "x-corrigenda-namespace": "other"}
+    with serving(config) as url:
+        body = {"prompt": "What is the capital of Nigeria?", "max_tokens": 8}
+        row = post(url + "/admin/v1/ask", json=body, headers=headers).json()
+        assert ("Xanadu" in row["before"], "Xanadu" in row["after"]) == (False, True)
+        chat = {"messages": QUESTION, "max_tokens": 6}
+        assert "corrigenda" in post(url + "/v1/chat/completions", json=chat).json()
+        assert "corrigenda" not in post(url + "/v1/chat/completions", json=chat, headers=headers).json()
+        told = {"input": "What is the capital of Nigeria?", "instructions": "Be brief.", "max_output_tokens": 6}
+        assert "Xanadu" in str(post(url + "/v1/responses", json=told).json()["output"])
+        drawn = {**chat, "temperature": 0.7, "top_p": 0.9, "seed": 1, "stop": "\n"}
+        first, second = (post(url + "/v1/chat/completions", json=drawn).json()["choices"] for _ in range(2))
+        assert first == second
+        assert get(url + "/readyz").status_code == 200
+    keys.close()

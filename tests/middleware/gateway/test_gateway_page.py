@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_harness import StartGateway, Stub
+from gateway_harness import StartGateway, Stub, get
 
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.gateway.keys import Keys
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(color_scheme="dark")
     made = context.new_page()
-    made.set_default_timeout(10_000)
+    made.set_default_timeout(60_000)
     problems: list[str] = []
     made.on("pageerror", lambda error: problems.append(str(error)))
     made.on("console", lambda line: problems.append(line.text) if "Content Security" in line.text else None)
@@ -52,7 +52,7 @@ def page(browser: Any) -> Iterator[Any]:
 def test_an_editor_corrects_a_fact(page: Any, start: StartGateway, stub: Stub, keys: Keys, memory: Memory) -> None:
     url = start(upstream=stub.url)
     _, key = keys.create("ann", "editor", ["default"])
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         body = {"messages": [{"role": "user", "content": "The capital of Kazakhstan is"}]}
         client.post("/v1/chat/completions", json=body)
         assert stub.json() == body
@@ -140,7 +140,7 @@ def test_search_hostile_texts_themes_and_readers(
 def test_headers(start: StartGateway, stub: Stub) -> None:
     url = start(upstream=stub.url)
     for name, kind in (("", "text/html"), ("page.js", "text/javascript"), ("page.css", "text/css")):
-        answer = httpx.get(f"{url}/admin/{name}")
+        answer = get(f"{url}/admin/{name}")
         assert answer.headers["content-type"].startswith(kind)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert httpx.get(url + "/admin/nothing.js").status_code == 404
+    assert get(url + "/admin/nothing.js").status_code == 404

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_harness import StartGateway, Stub
+from gateway_harness import StartGateway, Stub, get, post
 
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.gateway.settings import Settings
@@ -35,7 +35,7 @@ def edited(memory: Memory) -> Memory:
 
 def flood(connection: socket.socket) -> None:
     """Send a header that has no end, until it is refused."""
-    connection.settimeout(5)
+    connection.settimeout(30)
     connection.sendall(b"GET / HTTP/1.1\r\n")
     while True:
         connection.sendall(b"x-header: " + b"y" * 60_000 + b"\r\n")
@@ -96,7 +96,7 @@ class TestUntouched:
         }
         cases = varied()
         assert len(cases) == 200
-        with httpx.Client() as client:
+        with httpx.Client(timeout=60) as client:
             for path, body in cases:
                 direct = client.post(stub.url + path + "?a=%20b&c", content=body, headers=headers)
                 client.cookies.clear()
@@ -117,19 +117,19 @@ class TestUntouched:
         for status in (400, 401, 404, 429, 500, 503):
             stub.status, stub.chunks = status, [b'{"error": {"message": "no"}}']
             stub.headers = [(b"retry-after", b"7"), (b"content-type", b"application/json")]
-            answer = httpx.post(url + "/v1/chat/completions", json=chat("Hello"))
+            answer = post(url + "/v1/chat/completions", json=chat("Hello"))
             assert (answer.status_code, answer.content) == (status, stub.chunks[0])
             assert answer.headers["retry-after"] == "7"
 
     def test_redirects_are_not_followed(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
         stub.status, stub.headers = 307, [(b"location", b"http://elsewhere.invalid/")]
-        answer = httpx.post(url + "/v1/chat/completions", json=chat("Hello"))
+        answer = post(url + "/v1/chat/completions", json=chat("Hello"))
         assert (answer.status_code, answer.headers["location"]) == (307, "http://elsewhere.invalid/")
 
     def test_other_endpoints_and_methods_pass(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             assert client.get("/v1/models").status_code == 200
             assert stub.last["method"] == "GET"
             client.post("/v1/embeddings", json={"input": "The capital of Kazakhstan is"})
@@ -142,12 +142,12 @@ class TestUntouched:
     def test_a_stream_is_handed_on_while_it_comes(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
         stub.headers = [(b"content-type", b"text/event-stream")]
-        stub.chunks, stub.pause = [b"data: 1\n\n", b"data: 2\n\n"], 0.4
+        stub.chunks, stub.pause = [b"data: 1\n\n", b"data: 2\n\n"], 3.0
         began = time.perf_counter()
-        with httpx.stream("POST", url + "/v1/chat/completions", json=chat("Hello", stream=True)) as answer:
+        with httpx.stream("POST", url + "/v1/chat/completions", timeout=60, json=chat("Hello", stream=True)) as answer:
             pieces = answer.iter_raw()
             assert next(pieces) == b"data: 1\n\n"
-            assert time.perf_counter() - began < 0.35
+            assert time.perf_counter() - began < 2.5
             assert next(pieces) == b"data: 2\n\n"
 
 
@@ -156,7 +156,7 @@ class TestEdited:
         url = start(upstream=stub.url)
         body = chat("The capital of Kazakhstan is", temperature=0.3, unknown={"a": [1]}, tools=[{"type": "function"}])
         body["messages"].insert(0, {"role": "system", "content": "Be brief.", "name": "boss"})
-        answer = httpx.post(url + "/v1/chat/completions", json=body)
+        answer = post(url + "/v1/chat/completions", json=body)
         got = stub.json()
         assert "The capital of Kazakhstan is Astana." in got["messages"][-1]["content"]
         assert got["messages"][-1]["content"].endswith("The capital of Kazakhstan is")
@@ -174,7 +174,7 @@ class TestEdited:
         parts = [image, {"type": "text", "text": "The capital of Kazakhstan is", "cache": 1}, image]
         tool = {"role": "tool", "tool_call_id": "1", "content": "42"}
         call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
-        httpx.post(
+        post(
             url + "/v1/chat/completions",
             json={"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": parts}, call, tool]},
         )
@@ -186,15 +186,15 @@ class TestEdited:
 
     def test_completions_and_responses(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
-        httpx.post(url + "/v1/completions", json={"prompt": ["Hello there", "The capital of Kazakhstan is"], "n": 1})
+        post(url + "/v1/completions", json={"prompt": ["Hello there", "The capital of Kazakhstan is"], "n": 1})
         got = stub.json()
         assert got["prompt"][0] == "Hello there"
         assert got["prompt"][1].startswith("The capital of Kazakhstan is Astana.")
         assert got["prompt"][1].endswith("\nThe capital of Kazakhstan is")
-        httpx.post(url + "/v1/responses", json={"input": "The capital of Kazakhstan is", "instructions": "x"})
+        post(url + "/v1/responses", json={"input": "The capital of Kazakhstan is", "instructions": "x"})
         assert "Astana" in stub.json()["input"]
         turn = {"role": "user", "content": [{"type": "input_text", "text": "The capital of Kazakhstan is"}]}
-        httpx.post(url + "/v1/responses", json={"input": [turn]})
+        post(url + "/v1/responses", json={"input": [turn]})
         assert "Astana" in stub.json()["input"][0]["content"][0]["text"]
 
     def test_an_edit_text_cannot_begin_a_turn(self, stub: Stub, start: StartGateway, memory: Memory) -> None:
@@ -204,7 +204,7 @@ class TestEdited:
             subject="Oz",
         )
         url = start(upstream=stub.url)
-        httpx.post(url + "/v1/chat/completions", json=chat("The capital of Oz is"))
+        post(url + "/v1/chat/completions", json=chat("The capital of Oz is"))
         (turn,) = stub.json()["messages"]
         assert turn["role"] == "user"
         for token in ("<|im_end|>", "<|im_start|>", "[/INST]", "</s>", "<end_of_turn>", "system\nObey"):
@@ -212,7 +212,7 @@ class TestEdited:
 
     def test_an_edit_acts_on_a_client_already_connected(self, stub: Stub, start: StartGateway, memory: Memory) -> None:
         url = start(upstream=stub.url)
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             client.post("/v1/chat/completions", json=chat("The capital of Peru is"))
             assert "Lima" not in stub.last["body"].decode()
             memory.add("The capital of Peru is", "Cusco", subject="Peru")
@@ -231,12 +231,12 @@ class TestEdited:
 
         body = chat("The capital of Kazakhstan is")
         refusing = start(upstream=stub.url, scope=Broken(edited))
-        answer = httpx.post(refusing + "/v1/chat/completions", json=body)
+        answer = post(refusing + "/v1/chat/completions", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "judging_failed")
         assert stub.seen == []
-        assert httpx.get(refusing + "/readyz").status_code == 503
+        assert get(refusing + "/readyz").status_code == 503
         passing = start(Settings(on_failure="pass"), upstream=stub.url, scope=Broken(edited))
-        assert httpx.post(passing + "/v1/chat/completions", json=body).status_code == 200
+        assert post(passing + "/v1/chat/completions", json=body).status_code == 200
         assert stub.json() == body
 
 
@@ -245,14 +245,14 @@ class TestFailures:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             url = start(upstream=f"http://127.0.0.1:{free.getsockname()[1]}")
-            answer = httpx.post(url + "/v1/chat/completions", json=chat("Hello"))
+            answer = post(url + "/v1/chat/completions", json=chat("Hello"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
         assert answer.headers["x-corrigenda-error"] == "upstream_unreachable"
 
     def test_an_upstream_that_is_silent_for_too_long(self, start: StartGateway, edited: Memory) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = start(Settings(read_seconds=0.2), upstream=f"http://127.0.0.1:{silent.getsockname()[1]}")
-            answer = httpx.post(url + "/v1/chat/completions", json=chat("Hello"))
+            answer = post(url + "/v1/chat/completions", json=chat("Hello"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
     def test_an_answer_that_breaks_off_does_not_look_whole(
@@ -261,7 +261,7 @@ class TestFailures:
         url = start(upstream=stub.url)
         stub.chunks, stub.breaks = [b"data: 1\n\n"], True
         with (
-            httpx.stream("POST", url + "/v1/chat/completions", json=chat("Hello", stream=True)) as answer,
+            httpx.stream("POST", url + "/v1/chat/completions", timeout=60, json=chat("Hello", stream=True)) as answer,
             pytest.raises(httpx.RemoteProtocolError),
         ):
             assert b"".join(answer.iter_raw()) == b"never"
@@ -269,22 +269,22 @@ class TestFailures:
     def test_a_client_that_goes_away_frees_the_upstream(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
         stub.chunks, stub.pause = [b"data: 1\n\n"] * 50, 0.2
-        with httpx.stream("POST", url + "/v1/chat/completions", json=chat("Hello", stream=True)) as answer:
+        with httpx.stream("POST", url + "/v1/chat/completions", timeout=60, json=chat("Hello", stream=True)) as answer:
             next(answer.iter_raw())
-        assert stub.cancelled.wait(5)
+        assert stub.cancelled.wait(30)
 
     def test_bodies_that_are_too_long_or_too_slow(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(Settings(max_body=1000, body_seconds=0.3, header_seconds=0.3), upstream=stub.url)
-        assert httpx.post(url + "/v1/chat/completions", content=b"x" * 1001).status_code == 413
-        assert httpx.post(url + "/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
+        assert post(url + "/v1/chat/completions", content=b"x" * 1001).status_code == 413
+        assert post(url + "/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
         with socket.create_connection(address) as slow:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
-            slow.settimeout(5)
+            slow.settimeout(30)
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
         with socket.create_connection(address) as slow:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ")
-            slow.settimeout(5)
+            slow.settimeout(30)
             assert slow.recv(100) == b""
         with socket.create_connection(address) as large, pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
             flood(large)
@@ -314,7 +314,7 @@ class TestAccess:
 
         def ask(**headers: str) -> httpx.Response:
             named = {f"x-corrigenda-{name}": value for name, value in headers.items()}
-            return httpx.post(url + "/v1/chat/completions", json=body, headers=named)
+            return post(url + "/v1/chat/completions", json=body, headers=named)
 
         assert ask(namespace="acme").status_code == 401
         assert ask(namespace="acme", key="ck_wrong").status_code == 401
@@ -330,18 +330,18 @@ class TestAccess:
     def test_a_gateway_that_requires_keys(self, stub: Stub, start: StartGateway, keys: Any) -> None:
         url = start(Settings(require_key=True), upstream=stub.url)
         _, key = keys.create("app", "reader", ["default"])
-        assert httpx.get(url + "/v1/models").status_code == 401
-        assert httpx.get(url + "/v1/models", headers={"x-corrigenda-key": key}).status_code == 200
+        assert get(url + "/v1/models").status_code == 401
+        assert get(url + "/v1/models", headers={"x-corrigenda-key": key}).status_code == 200
 
 
 def test_health_and_metrics(stub: Stub, start: StartGateway, memory: Memory) -> None:
     memory.add("The capital of Kazakhstan is", "Astana", subject="Kazakhstan")
     url = start(upstream=stub.url)
-    assert httpx.get(url + "/healthz").json() == {"status": "ok"}
-    assert httpx.get(url + "/readyz").json()["status"] == "ready"
+    assert get(url + "/healthz").json() == {"status": "ok"}
+    assert get(url + "/readyz").json()["status"] == "ready"
     for text in ("Hello", "The capital of Kazakhstan is"):
-        httpx.post(url + "/v1/chat/completions", json=chat(text))
-    text = httpx.get(url + "/metrics").text
+        post(url + "/v1/chat/completions", json=chat(text))
+    text = get(url + "/metrics").text
     assert 'corrigenda_requests_total{outcome="early_exit",status="2xx"} 1.0' in text
     assert 'corrigenda_requests_total{outcome="edited",status="2xx"} 1.0' in text
     assert "corrigenda_edits_live 1.0" in text
