@@ -76,36 +76,47 @@ def measure(folder: Path, *, edits: int, requests: int, connections: int, soak_s
     result: dict[str, Any] = {"edits": edits, "connections": connections, "requests": requests}
     with (
         _server(_stub) as (upstream, _),
-        _server(_gateway, upstream, None) as (bare, _),
+        _server(_gateway, upstream, None) as (bare, bare_process),
         _server(_gateway, upstream, str(folder / "bench.db")) as (edited, process),
     ):
         # In turns, so that what else the machine does hits all alike.
-        plans: list[tuple[Traffic, str]] = [("bare", bare), ("early_exit", edited), ("judged", edited)]
-        for traffic, url in plans:
+        plans: list[tuple[Traffic, str, int]] = [
+            ("bare", bare, bare_process),
+            ("early_exit", edited, process),
+            ("judged", edited, process),
+        ]
+        for traffic, url, _ in plans:
             asyncio.run(_load(url, _bodies(traffic, subjects, 50), 1))
-        for traffic, url in plans:
-            result[traffic] = _measured(url, traffic, subjects, requests, connections)
-        again = _measured(bare, "bare", subjects, requests, connections)
+        for traffic, url, running in plans:
+            result[traffic] = _measured(url, running, traffic, subjects, requests, connections)
+        again = _measured(bare, bare_process, "bare", subjects, requests, connections)
         result["bare"] = {key: round((result["bare"][key] + again[key]) / 2, 3) for key in again}
         if soak_seconds:
             result["soak"] = _soak(edited, process, subjects, connections, soak_seconds)
     for traffic in ("early_exit", "judged"):
         result[traffic]["added_p50_ms"] = round(result[traffic]["p50_ms"] - result["bare"]["p50_ms"], 3)
         result[traffic]["added_ttft_ms"] = round(result[traffic]["ttft_ms"] - result["bare"]["ttft_ms"], 3)
+        result[traffic]["added_cpu_ms"] = round(result[traffic]["cpu_ms"] - result["bare"]["cpu_ms"], 3)
         result[traffic]["share_of_bare_rps"] = round(result[traffic]["rps"] / result["bare"]["rps"], 3)
     return result
 
 
-def _measured(url: str, traffic: Traffic, subjects: Sequence[str], requests: int, many: int) -> dict[str, float]:
+def _measured(
+    url: str, process: int, traffic: Traffic, subjects: Sequence[str], requests: int, many: int
+) -> dict[str, float]:
     count = requests if traffic != "judged" else max(requests // 4, 50)
     alone, _ = asyncio.run(_load(url, _bodies(traffic, subjects, max(count // 2, 50)), 1))
     streamed, _ = asyncio.run(_load(url, _bodies(traffic, subjects, max(count // 4, 25), stream=True), 1))
+    before = psutil.Process(process).cpu_times()
     _, seconds = asyncio.run(_load(url, _bodies(traffic, subjects, count), many))
+    after = psutil.Process(process).cpu_times()
     return {
         "p50_ms": round(statistics.median(alone) * 1e3, 3),
         "p95_ms": round(statistics.quantiles(alone, n=20)[-1] * 1e3, 3),
         "ttft_ms": round(statistics.median(streamed) * 1e3, 3),
         "rps": round(count / seconds, 1),
+        # What the server itself spent: the same however busy the machine is.
+        "cpu_ms": round((after.user + after.system - before.user - before.system) / count * 1e3, 3),
     }
 
 
