@@ -42,7 +42,7 @@ Results = Annotated[Path, typer.Argument(help="A results file.")]
 @app.command()
 def run(
     data: Data = "builtin",
-    method: Annotated[str, typer.Option(help="none, or a registered strategy: auto, ike, …")] = "auto",
+    method: Annotated[str, typer.Option(help="none, a strategy (auto, ike, …), an editor (rome, …).")] = "auto",
     protocol: Annotated[
         Literal["single", "sequential"], typer.Option(help="One edit at a time, or all of them live.")
     ] = "single",

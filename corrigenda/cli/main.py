@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, demo, edit, models, scope, serve
+from corrigenda.cli import ask, bench, demo, edit, export, models, scope, serve, stats, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -28,6 +28,9 @@ app.command("serve")(serve.serve)
 app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")
 bench.app.command("gateway")(serve.bench)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
+app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
+app.command("export")(export.export)
+app.command("trace")(trace.trace)
 
 
 def _print_version(wanted: bool) -> None:
