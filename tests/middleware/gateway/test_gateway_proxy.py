@@ -13,7 +13,9 @@ import httpx
 import pytest
 from gateway_harness import StartGateway, Stub, get, post
 
+from corrigenda.errors import ModelDamaged
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope
 from corrigenda.middleware.gateway.settings import Settings
 
 HOP = {b"host", b"connection", b"content-length", b"transfer-encoding"}
@@ -168,6 +170,14 @@ class TestEdited:
         assert [hit["edit"] for hit in trace["fired"]] == [edited.live()[0].id]
         assert trace["ledger_version"] == 1
 
+    def test_a_plain_question_is_asked_of_a_context(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
+        url = start(upstream=stub.url, scope=Scope(edited, threshold=0.0))
+        post(url + "/v1/chat/completions", json=chat("What is the capital of Kazakhstan?"))
+        assert stub.json()["messages"][0]["content"] == (
+            "Context: The capital of Kazakhstan is Astana.\n\n"
+            "Question: What is the capital of Kazakhstan?\nAnswer from the context:"
+        )
+
     def test_images_and_earlier_turns_stay(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
         url = start(upstream=stub.url)
         image = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
@@ -222,9 +232,6 @@ class TestEdited:
     def test_judging_that_fails_refuses_or_passes_as_told(
         self, stub: Stub, start: StartGateway, edited: Memory
     ) -> None:
-        from corrigenda.errors import ModelDamaged
-        from corrigenda.memory.scope import Scope
-
         class Broken(Scope):
             def consider(self, *args: Any, **options: Any) -> Any:
                 raise ModelDamaged("no encoder")
