@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from corrigenda.memory.memory import Memory
     from corrigenda.memory.scope import Scope
     from corrigenda.middleware.generate import EditedModel
+    from corrigenda.middleware.openai_client import wrap
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _FACE = {
     "Trace": "corrigenda.chat",
     "Validity": "corrigenda.edit",
     "load": "corrigenda.lm.loading",
+    "wrap": "corrigenda.middleware.openai_client",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Validity",
     "__version__",
     "load",
+    "wrap",
 ]
 
 

@@ -24,6 +24,7 @@ FACE = [
     "Validity",
     "__version__",
     "load",
+    "wrap",
 ]
 
 

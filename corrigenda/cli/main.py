@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, demo, edit, export, models, scope, stats, trace
+from corrigenda.cli import ask, bench, demo, edit, export, models, scope, serve, stats, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -24,6 +24,9 @@ app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models", help="Language models: list, check, pull.")
 app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
+app.command("serve")(serve.serve)
+app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")
+bench.app.command("gateway")(serve.bench)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.command("export")(export.export)

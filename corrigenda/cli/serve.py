@@ -1,0 +1,191 @@
+"""``corrigenda serve``: the gateway; ``keys``: who may change edits through it; ``bench gateway``: what it costs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from corrigenda.cli.common import (
+    DEFAULT_MEMORY,
+    AsJson,
+    MemoryPath,
+    Namespace,
+    console,
+    err_console,
+    open_memory,
+    print_json,
+    print_table,
+    with_status,
+)
+from corrigenda.errors import InvalidRequest, MissingExtra
+
+if TYPE_CHECKING:
+    from corrigenda.middleware.gateway.keys import Keys
+
+keys_app = typer.Typer(no_args_is_help=True)
+
+
+def serve(
+    upstream: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A local model instead: known name, folder or GGUF file.")] = None,
+    memory: MemoryPath = DEFAULT_MEMORY,
+    namespace: Namespace = "default",
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On which port; 0 is any that is free.")] = 8080,
+    early_exit: Annotated[
+        bool, typer.Option("--early-exit/--judge-all", help="Whether requests that name no subject skip the judge.")
+    ] = True,
+    on_failure: Annotated[
+        Literal["refuse", "pass"], typer.Option("--on-failure", help="What to do when judging fails.")
+    ] = "refuse",
+    require_key: Annotated[bool, typer.Option("--require-key", help="Clients of /v1 need a key too.")] = False,
+    trace_body: Annotated[bool, typer.Option("--trace-body", help="Put the trace into changed answers.")] = False,
+    read_seconds: Annotated[
+        float | None, typer.Option("--read-timeout", min=0.001, help="Longest silence of the upstream, seconds.")
+    ] = None,
+) -> None:
+    """Serve an OpenAI-compatible API in which the edits of a memory hold, with an admin API and page."""
+    if (upstream is None) == (model is None):
+        raise InvalidRequest(
+            "serve needs --upstream or --model, one of them",
+            remedy="For instance: corrigenda serve --model smollm2, or --upstream http://127.0.0.1:8000/v1.",
+        )
+    try:
+        import uvicorn
+
+        from corrigenda.middleware.gateway import server
+        from corrigenda.middleware.gateway.app import Gateway
+        from corrigenda.middleware.gateway.keys import Keys
+        from corrigenda.middleware.gateway.settings import Settings
+    except ImportError as error:
+        raise MissingExtra.named("gateway", error.name or "aiohttp") from error
+    settings = Settings(
+        namespace=namespace,
+        early_exit=early_exit,
+        on_failure=on_failure,
+        require_key=require_key,
+        trace_body=trace_body,
+        read_seconds=read_seconds,
+    )
+    with open_memory(memory) as store:
+        edited: Any = None
+        if model is not None:
+            from corrigenda.middleware.generate import EditedModel
+
+            edited = with_status(
+                f"loading {model}", lambda: EditedModel.load(model, store, namespace=namespace), quiet=False
+            )
+        keys = Keys.beside(memory)
+        gateway = Gateway(store, upstream=upstream, model=edited, keys=keys, settings=settings)
+        _greet(host, port, memory, keys, upstream or str(model))
+        uvicorn.Server(server.config(gateway.app, settings, host=host, port=port)).run()
+        keys.close()
+
+
+def _greet(host: str, port: int, memory: Path, keys: Keys, behind: str) -> None:
+    out = err_console()
+    out.print(f"[green]corrigenda[/] in front of {escape(behind)}: http://{host}:{port}/v1", highlight=False)
+    out.print(f"[dim]edits of {escape(str(memory))}, admin page at http://{host}:{port}/admin[/]", highlight=False)
+    if not any(key.revoked is None for key in keys.all()):
+        out.print(
+            f"[yellow]note:[/] no keys yet, so the admin API refuses everyone: "
+            f"corrigenda keys create NAME --role admin --memory {escape(str(memory))}",
+            highlight=False,
+        )
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose it is; the author of the edits made with it.")],
+    role: Annotated[str, typer.Option(help="reader, editor or admin.")] = "editor",
+    namespace: Annotated[
+        list[str] | None, typer.Option("--namespace", "-n", help="Where it works; repeatable; * is everywhere.")
+    ] = None,
+    memory: MemoryPath = DEFAULT_MEMORY,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key. It is shown now and never again."""
+    keys = _keys(memory)
+    key, text = keys.create(name, role, namespace or ["default"])
+    keys.close()
+    if as_json:
+        print_json({"key": text, **key.to_dict()})
+    else:
+        console().print(escape(text), highlight=False, soft_wrap=True)
+        err_console().print("[dim]Keep it: it is not stored, only its hash is.[/]")
+
+
+@keys_app.command("list")
+def list_keys(memory: MemoryPath = DEFAULT_MEMORY, as_json: AsJson = False) -> None:
+    """List the keys, without their secrets."""
+    keys = _keys(memory)
+    rows = [key.to_dict() for key in keys.all()]
+    keys.close()
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["id", "name", "role", "namespaces", "created", "revoked"]
+    cells = [[", ".join(v) if isinstance(v := row.get(c, ""), list) else str(v) for c in columns] for row in rows]
+    print_table(f"{len(rows)} keys", columns, cells)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, see `keys list`.")],
+    memory: MemoryPath = DEFAULT_MEMORY,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key stop working, at once and for good."""
+    keys = _keys(memory)
+    key = keys.revoke(key_id)
+    keys.close()
+    if as_json:
+        print_json(key.to_dict())
+    else:
+        console().print(f"[green]revoked[/] {key.id} ({escape(key.name)})", highlight=False)
+
+
+def _keys(memory: Path) -> Keys:
+    from corrigenda.middleware.gateway.keys import Keys
+
+    return Keys.beside(memory)
+
+
+def bench(
+    edits: Annotated[int, typer.Option(min=1, help="How many live edits.")] = 10_000,
+    requests: Annotated[int, typer.Option(min=100, help="Requests of a measurement.")] = 2_000,
+    connections: Annotated[int, typer.Option(min=1, help="How many at once, for throughput.")] = 16,
+    soak: Annotated[float, typer.Option(min=0, help="Seconds of mixed traffic afterwards, to watch its memory.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the memory here, to measure again without filling it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the gateway against a bare proxy of the same stack, in front of the same upstream, in one run."""
+    try:
+        from corrigenda.middleware.gateway.bench import measure
+    except ImportError as error:
+        raise MissingExtra.named("gateway", error.name or "aiohttp") from error
+    with tempfile.TemporaryDirectory() as fresh:
+        place = folder or Path(fresh)
+        place.mkdir(parents=True, exist_ok=True)
+
+        def work() -> dict[str, Any]:
+            return measure(place, edits=edits, requests=requests, connections=connections, soak_seconds=soak)
+
+        figures = with_status("measuring", work, quiet=as_json)
+    if as_json:
+        print_json(figures)
+        return
+    kinds = [kind for kind in ("bare", "early_exit", "judged") if kind in figures]
+    columns = list(dict.fromkeys(name for kind in kinds for name in figures[kind]))
+    cells = [[kind, *(str(figures[kind].get(name, "")) for name in columns)] for kind in kinds]
+    print_table(f"{edits:,} live edits, {connections} connections", ["", *columns], cells)
+    if "soak" in figures:
+        console().print(figures["soak"])

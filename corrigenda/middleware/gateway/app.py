@@ -1,0 +1,150 @@
+"""The gateway as one ASGI app: data plane, admin API, admin page, health and metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from corrigenda.errors import CorrigendaError, InvalidRequest
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope as ScopeClassifier
+from corrigenda.middleware.briefing import Briefing
+from corrigenda.middleware.gateway.access import Access
+from corrigenda.middleware.gateway.admin import page
+from corrigenda.middleware.gateway.admin.api import AdminApi
+from corrigenda.middleware.gateway.consulting import Consulting
+from corrigenda.middleware.gateway.keys import Keys
+from corrigenda.middleware.gateway.local import LocalModel, LocalPlane
+from corrigenda.middleware.gateway.metrics import CONTENT_TYPE, Metrics
+from corrigenda.middleware.gateway.proxy import Proxy
+from corrigenda.middleware.gateway.replies import send_json
+from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.upstream import Upstream
+from corrigenda.middleware.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from corrigenda.middleware.generate import EditedModel
+
+log = logging.getLogger("corrigenda.gateway")
+
+
+class Gateway:
+    """Everything one gateway consists of; :attr:`app` is what a server runs.
+
+    Args:
+        memory: The edits; closed by whoever opened it.
+        upstream: URL of an OpenAI-compatible server; or
+        model: a local model. Exactly one of the two.
+        keys: API keys; without, the admin API refuses everyone.
+        settings: See :class:`Settings`.
+        strategy: What is done with requests to an upstream that edits concern.
+        scope: Judges; by default the scope classifier of ``memory``.
+
+    Raises:
+        InvalidRequest: Neither or both of upstream and model, or no URL.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        upstream: str | None = None,
+        model: EditedModel | None = None,
+        keys: Keys | None = None,
+        settings: Settings | None = None,
+        strategy: Strategy | None = None,
+        scope: ScopeClassifier | None = None,
+    ) -> None:
+        if (upstream is None) == (model is None):
+            raise InvalidRequest("a gateway needs an upstream or a model, one of them")
+        self.memory = memory
+        self.settings = settings or Settings()
+        self.keys = keys
+        self.metrics = Metrics()
+        self.access = Access(keys, self.settings)
+        self.consulting = Consulting(
+            memory,
+            strategy or Briefing(),
+            scope=scope if scope is not None or model is None else model.scope,
+            early_exit=self.settings.early_exit,
+            threads=self.settings.threads,
+        )
+        self.upstream = Upstream(upstream, self.settings) if upstream is not None else None
+        self.model = LocalModel(model) if model is not None else None
+        self.warm = False
+        self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
+
+    def _routes(self) -> list[BaseRoute]:
+        plane: ASGIApp
+        if self.upstream is not None:
+            plane = Proxy(self.upstream, self.consulting, self.access, self.metrics, self.settings)
+        else:
+            assert self.model is not None
+            plane = LocalPlane(self.model, self.access, self.metrics, self.settings)
+        return [
+            Mount("/v1", app=_Whole(plane)),
+            Mount("/admin/v1", app=_Whole(AdminApi(self))),
+            *page.routes(),
+            Route("/healthz", _Asgi(self._healthz), methods=["GET"]),
+            Route("/readyz", _Asgi(self._readyz), methods=["GET"]),
+            Route("/metrics", _Asgi(self._metrics), methods=["GET"]),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        if self.upstream is not None:
+            await self.upstream.start()
+        self.consulting.start(self.settings.refresh_seconds)
+        try:
+            await self.consulting.warm()
+            self.warm = True
+        except CorrigendaError as error:
+            log.error("the scope classifier is not ready: %s", error.message)
+        try:
+            yield
+        finally:
+            await self.consulting.close()
+            if self.upstream is not None:
+                await self.upstream.close()
+            if self.model is not None:
+                self.model.close()
+
+    async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 200, {"status": "ok"})
+
+    async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
+        checks = {"judging": self.warm, "upstream": self.upstream is None or await self.upstream.ready()}
+        ready = all(checks.values())
+        await send_json(send, 200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": checks})
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.metrics.edits.set(len(self.memory))
+        self.metrics.version.set(self.memory.version)
+        body = self.metrics.text()
+        headers = [(b"content-type", CONTENT_TYPE), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Asgi:
+    """A bound method as an ASGI app: Starlette takes functions for endpoints of another kind."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+class _Whole(_Asgi):
+    """An app that sees the whole path, not the part below where it is mounted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.app(scope, receive, send)

@@ -1,0 +1,77 @@
+"""Request bodies, read with a limit on their size and on the time they take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.types import Receive, Scope
+
+from corrigenda.middleware.gateway.replies import Refusal
+
+
+class ClientGone(Exception):
+    """The client went away before its request was there."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        Refusal: 413 beyond ``limit`` bytes, 408 when it takes longer than ``seconds``.
+        ClientGone: The connection was closed first.
+    """
+    if declared_length(scope) > limit:
+        raise _too_large(limit)
+    first = await _message(receive, seconds)
+    if not first[1]:
+        if len(first[0]) > limit:
+            raise _too_large(limit)
+        return first[0]
+    chunks, size = [first[0]], len(first[0])
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        chunk, more = await _message(receive, deadline - asyncio.get_running_loop().time())
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not more:
+            return b"".join(chunks)
+
+
+async def stream_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives; see :func:`read_body`. ``seconds`` is the longest silence."""
+    size = 0
+    while True:
+        chunk, more = await _message(receive, seconds)
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        if chunk:
+            yield chunk
+        if not more:
+            return
+
+
+def declared_length(scope: Scope) -> int:
+    """Return the Content-Length; 0 where there is none."""
+    for key, value in scope["headers"]:
+        if key == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+async def _message(receive: Receive, seconds: float) -> tuple[bytes, bool]:
+    try:
+        async with asyncio.timeout(seconds):
+            message = await receive()
+    except TimeoutError:
+        raise Refusal(408, "slow_request", "the request did not arrive in time") from None
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "too_large", f"the request body is longer than {limit:,} bytes")

@@ -1,0 +1,285 @@
+"""The data plane in front of a local model: the same endpoints, answered here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Receive, Scope, Send
+
+from corrigenda.chat import Chat, Trace
+from corrigenda.errors import CorrigendaError, InvalidRequest
+from corrigenda.middleware.gateway.access import Access
+from corrigenda.middleware.gateway.bodies import ClientGone, read_body
+from corrigenda.middleware.gateway.formats import FORMATS, Said
+from corrigenda.middleware.gateway.metrics import Metrics
+from corrigenda.middleware.gateway.proxy import ENDPOINTS
+from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
+from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.wire import Endpoint, asked
+
+if TYPE_CHECKING:
+    from corrigenda.middleware.generate import EditedModel
+
+_MOST_TOKENS = 4096
+_DEFAULT_TOKENS = 256
+_DONE = object()
+
+
+class LocalModel:
+    """A model of this process. It answers one request at a time: two would share the same cores.
+
+    Args:
+        edited: The model and its edits.
+    """
+
+    def __init__(self, edited: EditedModel) -> None:
+        self.edited = edited
+        self.name = edited.lm.name
+        self.created = int(time.time())
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    def for_namespace(self, namespace: str) -> EditedModel:
+        """Return the model in the light of the edits of ``namespace``."""
+        if namespace == self.edited.namespace:
+            return self.edited
+        from corrigenda.middleware.generate import EditedModel
+
+        edited = self.edited
+        return EditedModel(edited.lm, edited.memory, strategy=edited.strategy, scope=edited.scope, namespace=namespace)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens ``text`` has."""
+        return len(self.edited.lm.tokenizer(text, add_special_tokens=False).input_ids) if text else 0
+
+    async def answer(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> Said:
+        """Return the whole answer."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, self._answer, chat, namespace, dict(options), False)
+
+    def ask_now(self, chat: Chat, namespace: str, options: Mapping[str, Any], *, bare: bool = False) -> Said:
+        """Return the whole answer, waiting for it in this thread; ``bare`` leaves the edits out."""
+        return self.pool.submit(self._answer, chat, namespace, dict(options), bare).result()
+
+    def _answer(self, chat: Chat, namespace: str, options: dict[str, Any], bare: bool) -> Said:
+        edited = self.for_namespace(namespace)
+        if bare:
+            with edited.without_edits():
+                (reply,) = edited.reply([chat], **options)
+        else:
+            (reply,) = edited.reply([chat], **options)
+        return self.said(chat, reply.text, reply.trace, options)
+
+    def said(self, chat: Chat, text: str, trace: Trace, options: Mapping[str, Any]) -> Said:
+        """Return the answer with its numbers of tokens."""
+        asked_tokens = sum(self.count(turn.content) for turn in chat.messages)
+        tokens = self.count(text)
+        return Said(text, trace, asked_tokens, tokens, tokens >= options["max_new_tokens"])
+
+    async def stream(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> AsyncIterator[str | Trace]:
+        """Yield the trace so far, the pieces, and the whole trace."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Any] = asyncio.Queue()
+        stopped = threading.Event()
+
+        def work() -> None:
+            try:
+                for item in self._stream(chat, namespace, dict(options), stopped):
+                    loop.call_soon_threadsafe(pieces.put_nowait, item)
+                loop.call_soon_threadsafe(pieces.put_nowait, _DONE)
+            except CorrigendaError as error:
+                loop.call_soon_threadsafe(pieces.put_nowait, error)
+
+        task = loop.run_in_executor(self.pool, work)
+        try:
+            while (item := await pieces.get()) is not _DONE:
+                if isinstance(item, CorrigendaError):
+                    raise item
+                yield item
+            await task
+        finally:
+            stopped.set()
+
+    def _stream(
+        self, chat: Chat, namespace: str, options: dict[str, Any], stopped: threading.Event
+    ) -> Iterator[str | Trace]:
+        prompt = chat.messages[-1].content if chat.completion else chat.messages
+        with self.for_namespace(namespace).stream(prompt, **options) as stream:
+            yield stream.trace
+            for piece in stream:
+                if stopped.is_set():
+                    return
+                yield piece
+        yield stream.trace
+
+    def close(self) -> None:
+        """Wait for the answer in progress."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+class LocalPlane:
+    """An ASGI app for ``/v1/...``.
+
+    Args:
+        model: Who answers.
+        access: Who may ask, and about which namespace.
+        metrics: Where to count.
+        settings: Limits.
+    """
+
+    def __init__(self, model: LocalModel, access: Access, metrics: Metrics, settings: Settings) -> None:
+        self.model, self.access, self.metrics, self.settings = model, access, metrics, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        status = 200
+        try:
+            namespace = self.access.namespace(scope)
+            endpoint = ENDPOINTS.get(scope["path"])
+            if endpoint is None:
+                await self._models(scope, send)
+            elif scope["method"] != "POST":
+                raise Refusal(405, "method_not_allowed", "this takes POST only")
+            else:
+                await self._ask(endpoint, scope, receive, send, namespace)
+        except ClientGone:
+            status = 499
+        except Refusal as error:
+            status = error.status
+            await send_problem(send, error)
+        except InvalidRequest as error:  # clients of OpenAI know 400 for what 422 is elsewhere
+            status = 400
+            await send_json(send, status, problem(error)[1])
+        except CorrigendaError as error:
+            status = problem(error)[0]
+            await send_problem(send, error)
+        self.metrics.count("local", status)
+
+    async def _models(self, scope: Scope, send: Send) -> None:
+        card = {"id": self.model.name, "object": "model", "created": self.model.created, "owned_by": "corrigenda"}
+        if scope["path"] == "/v1/models":
+            await send_json(send, 200, {"object": "list", "data": [card]})
+        elif scope["path"] == f"/v1/models/{self.model.name}":
+            await send_json(send, 200, card)
+        else:
+            raise Refusal(404, "not_found", f"there is nothing at {scope['path']}")
+
+    async def _ask(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, namespace: str) -> None:
+        data = await read_body(scope, receive, limit=self.settings.max_body, seconds=self.settings.body_seconds)
+        body = _object(data)
+        questions = asked(endpoint, body)
+        if len(questions) != 1:
+            raise Refusal(400, "unreadable", "one prompt, or messages with a user turn in text, are needed")
+        if body.get("n") not in (None, 1):
+            raise Refusal(400, "unsupported", "only n=1 is supported by a local model")
+        chat, options = questions[0].chat, _options(body)
+        if endpoint == "responses" and isinstance(body.get("instructions"), str):
+            chat = Chat.of([{"role": "system", "content": body["instructions"]}, *_rows(chat)])
+        form = FORMATS[endpoint](f"{secrets.token_hex(12)}", int(time.time()), self.model.name)
+        if not body.get("stream"):
+            said = await self.model.answer(chat, namespace, options)
+            self._count(said.trace)
+            row = form.whole(said)
+            if self.settings.trace_body and not said.trace.untouched:
+                row["corrigenda"] = said.trace.to_dict()
+            await send_json(send, 200, row, () if said.trace.untouched else (trace_header(said.trace),))
+            return
+        usage = isinstance(body.get("stream_options"), dict) and bool(body["stream_options"].get("include_usage"))
+        await self._stream(form, chat, namespace, options, usage, receive, send)
+
+    async def _stream(
+        self,
+        form: Any,
+        chat: Chat,
+        namespace: str,
+        options: Mapping[str, Any],
+        usage: bool,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        pieces = self.model.stream(chat, namespace, options)
+        first = await anext(pieces)
+        assert isinstance(first, Trace)
+        self._count(first)
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        if not first.untouched:
+            headers.append(trace_header(first))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        gone = asyncio.ensure_future(_gone(receive))
+        text, trace = "", first
+        try:
+            await _send_events(send, form.opening())
+            async for item in pieces:
+                if gone.done():
+                    await pieces.aclose()  # type: ignore[attr-defined]
+                    return
+                if isinstance(item, Trace):
+                    trace = item
+                    continue
+                text += item
+                await _send_events(send, form.piece(item))
+            await _send_events(send, form.closing(self.model.said(chat, text, trace, options), usage))
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+
+    def _count(self, trace: Trace) -> None:
+        self.metrics.fired.inc(len(trace.fired))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_events(send: Send, events: list[str]) -> None:
+    if events:
+        await send({"type": "http.response.body", "body": "".join(events).encode(), "more_body": True})
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "not_json", "the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "not_json", "the body is not a JSON object")
+    return body
+
+
+def _rows(chat: Chat) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in chat.messages]
+
+
+def _options(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate OpenAI's arguments to those of :meth:`EditedModel.ask`."""
+    limits = [body.get(name) for name in ("max_completion_tokens", "max_output_tokens", "max_tokens")]
+    longest = next((limit for limit in limits if limit is not None), _DEFAULT_TOKENS)
+    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+        raise Refusal(400, "invalid_value", f"max_tokens must be a whole number of 1 and more, not {longest!r:.50}")
+    options: dict[str, Any] = {"max_new_tokens": min(longest, _MOST_TOKENS)}
+    for name, low, high in (("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0)):
+        value = body.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise Refusal(400, "invalid_value", f"{name} must be a number from {low} to {high}")
+        options[name] = float(value)
+    if not options.get("temperature"):  # greedy; transformers refuses a temperature of 0
+        options = {"max_new_tokens": options["max_new_tokens"]}
+    if isinstance(body.get("seed"), int):
+        options["seed"] = body["seed"]
+    stop = body.get("stop")
+    if isinstance(stop, str):
+        stop = [stop]
+    if stop:
+        if not isinstance(stop, list) or not all(isinstance(text, str) for text in stop) or len(stop) > 16:
+            raise Refusal(400, "invalid_value", "stop must be a text, or a list of up to 16 texts")
+        options["stop"] = tuple(stop)
+    return options

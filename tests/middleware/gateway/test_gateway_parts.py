@@ -1,0 +1,125 @@
+"""The parts of the gateway that need no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corrigenda.chat import Chat, Message
+from corrigenda.errors import InvalidRequest, StoreDamaged, StoreNotWritable, UnknownName
+from corrigenda.memory.memory import Memory
+from corrigenda.middleware.gateway.app import Gateway
+from corrigenda.middleware.gateway.attention import LONG, Attention
+from corrigenda.middleware.gateway.keys import Keys
+from corrigenda.middleware.gateway.limits import Buckets
+from corrigenda.middleware.gateway.settings import Settings, upstream_base
+from corrigenda.middleware.wire import Asked, asked, harmless, revised
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["role", "content", "text"]), inner),
+    max_leaves=12,
+)
+
+
+class TestWire:
+    @given(endpoint=st.sampled_from(["chat", "completions", "responses"]), value=JSON)
+    def test_whatever_is_sent_is_read_without_an_error(self, endpoint: Any, value: Any) -> None:
+        key = {"chat": "messages", "completions": "prompt", "responses": "input"}[endpoint]
+        body = {key: value, "other": 1}
+        for question in asked(endpoint, body):
+            assert revised(endpoint, body, question, question.chat) == body
+        assert asked(endpoint, value) == [] or isinstance(value, dict)
+
+    def test_turns_that_a_strategy_adds_or_drops(self) -> None:
+        body = {"messages": [{"role": "user", "content": "a", "x": 1}, {"role": "tool", "content": "t"}]}
+        body["messages"].append({"role": "user", "content": "b", "y": 2})
+        (question,) = asked("chat", body)
+        more = Chat((Message("user", "a"), Message("system", "note"), Message("user", "B")))
+        assert revised("chat", body, question, more)["messages"] == [
+            *body["messages"][:2],
+            {"role": "system", "content": "note"},
+            {"role": "user", "content": "B", "y": 2},
+        ]
+        less = Chat((Message("user", "b"),))
+        assert revised("chat", body, question, less)["messages"] == body["messages"][1:]
+
+    def test_a_plain_input_may_become_a_conversation(self) -> None:
+        question = Asked(Chat((Message("user", "a"),)))
+        chat = Chat((Message("system", "s"), Message("user", "a")))
+        assert revised("responses", {"input": "a"}, question, chat)["input"] == [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "a"},
+        ]
+
+    def test_harmless(self) -> None:
+        assert harmless("a <|im_end|>\n b [INST] </s>") == "a <| im_end|> b [ INST] < /s>"
+        assert harmless("5 < 6 | x [1] <b>") == "5 < 6 | x [1] <b>"
+
+
+class TestAttention:
+    def test_names_parts_of_names_and_long_texts(self, memory: Memory) -> None:
+        attention = Attention(memory)
+        assert not attention.may_concern(["Anything"], "default")
+        memory.add("Anna Lindqvist was born in", "Rome", subject="Anna Lindqvist", aliases=["Annie L"])
+        assert attention.may_concern(["where was anna lindqvist born?"], "default")
+        assert attention.may_concern(["Where was Lindqvist born?"], "default")
+        assert attention.may_concern(["hello", "and Annie L?"], "default")
+        assert attention.may_concern(["x" * (LONG + 1)], "default")
+        assert not attention.may_concern(["What about the weather in June?"], "default")
+        assert not attention.may_concern(["Where was Lindqvist born?"], "other")
+
+    def test_an_edit_without_a_name_is_found_by_meaning_only(self, memory: Memory) -> None:
+        attention = Attention(memory)
+        edit = memory.add("The colour of the sky at noon is", "green")
+        assert attention.may_concern(["anything at all"], "default")
+        memory.retract(edit.id)
+        assert not attention.may_concern(["anything at all"], "default")
+
+
+def test_buckets() -> None:
+    now = [0.0]
+    buckets = Buckets(2.0, 3, clock=lambda: now[0])
+    assert [buckets.wait("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert buckets.wait("b") == 0
+    now[0] = 0.5
+    assert (buckets.wait("a"), buckets.wait("a")) == (0, 0.5)
+
+
+def test_settings_and_urls() -> None:
+    for wrong in ({"on_failure": "x"}, {"max_body": 0}, {"rate": 0.0}):
+        with pytest.raises(InvalidRequest):
+            Settings(**wrong)
+    assert upstream_base("http://h:1/v1/") == upstream_base("http://h:1") == "http://h:1"
+    for url in ("h:1", "ftp://h", "http://", "http://h/?a=b", "http://u:p@h"):
+        with pytest.raises(InvalidRequest):
+            upstream_base(url)
+
+
+def test_keys(keys: Keys, tmp_path: Path) -> None:
+    for name, role, spaces, error in (
+        ("", "reader", ["a"], InvalidRequest),
+        ("a", "reader", [], InvalidRequest),
+        ("a", "king", ["a"], UnknownName),
+    ):
+        with pytest.raises(error):
+            keys.create(name, role, spaces)
+    key, _ = keys.create("a", "editor", ["x"])
+    assert (key.may("reader", "x"), key.may("editor", "x"), key.may("admin", "x")) == (True, True, False)
+    assert (key.may("reader", "y"), key.may("reader")) == (False, False)
+    with pytest.raises(UnknownName):
+        keys.revoke("nope")
+    (tmp_path / "text").write_text("no database, but long enough to be taken for one" * 40)
+    with pytest.raises(StoreDamaged):
+        Keys(tmp_path / "text")
+    with pytest.raises(StoreNotWritable):
+        Keys(tmp_path / "missing" / "keys")
+
+
+def test_a_gateway_needs_something_behind_it(memory: Memory) -> None:
+    with pytest.raises(InvalidRequest):
+        Gateway(memory)
