@@ -36,6 +36,8 @@ class SQLiteStore:
         busy_seconds: How long to wait for another writer, 0 and more.
     """
 
+    local = True
+
     def __init__(self, path: Path, *, readonly: bool, busy_seconds: float) -> None:
         self.path = path
         self.readonly = readonly
@@ -143,6 +145,10 @@ class SQLiteStore:
                 "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)",
                 ((fingerprint, key, data) for key, data in rows.items()),
             )
+
+    def has(self, seq: int, event_id: str) -> bool:
+        """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
+        return seq == 0 or self._rows("SELECT id FROM events WHERE seq = ?", (seq,)) == [(event_id,)]
 
     def close(self) -> None:
         """Close the file. The last one to close it folds the write-ahead log into it."""
