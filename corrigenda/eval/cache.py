@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from corrigenda.errors import CorrigendaError
 from corrigenda.eval.editable import Answers, Nothing, Undo
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Cached:
         self._wanted: tuple[dict[tuple[str, int], None], dict[tuple[str, str], None]] | None = None
         if path is not None:
             self._read(path)
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether questions are only noted at the moment."""
+        return self._wanted is not None
 
     def edit(self, edits: Sequence[Edit]) -> Undo:
         """Do nothing: the unedited model is the baseline of every table."""
@@ -114,10 +120,12 @@ class Cached:
         by_limit: dict[int, list[str]] = {}
         for prompt, limit in texts:
             by_limit.setdefault(limit, []).append(prompt)
-        for limit, prompts in by_limit.items():
-            self.generate(prompts, max_new_tokens=limit)
-        if pairs:
-            self.score([prompt for prompt, _ in pairs], [target for _, target in pairs])
+        # What the model refuses in a batch it will refuse again when it is asked in earnest, prompt by prompt.
+        with suppress(CorrigendaError):
+            for limit, prompts in by_limit.items():
+                self.generate(prompts, max_new_tokens=limit)
+            if pairs:
+                self.score([prompt for prompt, _ in pairs], [target for _, target in pairs])
 
     def _count(self, asked: int, missing: int) -> None:
         self.misses += missing

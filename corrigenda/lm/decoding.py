@@ -7,7 +7,6 @@ rows leave when done.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
+from corrigenda.lm.kv_cache import new_cache, spread
 from corrigenda.lm.tokens import pad
 
 if TYPE_CHECKING:
@@ -50,16 +50,14 @@ class SharedPrefix:
     @classmethod
     def of(cls, lm: LanguageModel, ids: Sequence[int]) -> SharedPrefix:
         """Run ``ids`` through the model once."""
-        cache = DynamicCache(config=lm.model.config)
+        cache = new_cache(lm.model.config, room=0)
         batch = pad(lm, [ids])
         forward(lm, batch.input_ids, batch.attention_mask, batch.position_ids, cache, keep=1)
         return cls(tuple(ids), cache)
 
-    def expanded(self, rows: int) -> DynamicCache:
-        """Return a cache of its own for ``rows`` rows that all begin like this."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(rows)
-        return cache
+    def expanded(self, rows: int, room: int = 0) -> DynamicCache:
+        """Return a cache of its own for ``rows`` rows that all begin like this, with ``room`` columns to spare."""
+        return spread(self.cache, rows, room)
 
 
 def forward(
@@ -94,9 +92,12 @@ class CausalDecoder:
         lm: The model.
         rows: Tokens of each row, without what ``shared`` holds.
         shared: A beginning that all rows have in common and that has been run already.
+        room: Tokens that will probably be appended.
     """
 
-    def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], shared: SharedPrefix | None = None) -> None:
+    def __init__(
+        self, lm: LanguageModel, rows: Sequence[Sequence[int]], shared: SharedPrefix | None = None, room: int = 64
+    ) -> None:
         self.lm = lm
         batch = pad(lm, rows)
         before = len(shared.ids) if shared else 0
@@ -104,7 +105,7 @@ class CausalDecoder:
         self.mask = torch.cat([ones, batch.attention_mask], dim=1)  # (rows, columns so far)
         self.positions = batch.position_ids + before
         self.ids = batch.input_ids
-        self.cache = shared.expanded(len(rows)) if shared else DynamicCache(config=lm.model.config)
+        self.cache = shared.expanded(len(rows), room) if shared else new_cache(lm.model.config, room)
 
     def logits(self, tokens: torch.Tensor | None) -> torch.Tensor:
         """See :class:`Decoder`."""

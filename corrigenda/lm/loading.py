@@ -35,6 +35,8 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 """Number formats that weights can be loaded in."""
 
+_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
+
 UNBOUNDED = 1 << 30
 """Context length of a model that states none (relative positions)."""
 
@@ -85,13 +87,16 @@ class LanguageModel:
                 return length
         return int(min(getattr(self.tokenizer, "model_max_length", UNBOUNDED), UNBOUNDED))
 
-    @property
+    @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Every token that ends an answer, by tokenizer and configuration."""
         found: set[int] = set()
         for holder in (self.tokenizer, self.model.config, self.model.generation_config):
             ids = getattr(holder, "eos_token_id", None)
             found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+        # Chat models also write the end-of-text token of their pretraining, which no setting names.
+        names = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab())
+        found.update(self.tokenizer.convert_tokens_to_ids(name) for name in _ENDS if name in names)
         return frozenset(found)
 
     @property

@@ -69,5 +69,5 @@ def _processor_gains() -> bool:
     info = Path("/proc/cpuinfo")
     if not (info.is_file() and "AuthenticAMD" in info.read_text(errors="replace")[:4_000]):
         return False
-    ops: Any = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")
+    backend: Any = torch.backends.mkldnn
+    return bool(backend.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")

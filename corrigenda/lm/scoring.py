@@ -112,10 +112,10 @@ def greedy(
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
         shared = _shared(lm, rows) if share_prefix else None
         for places in _batches([len(row) for row in rows], batch_size):
-            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared)
             room = max_new_tokens
             if not lm.is_encoder_decoder:
                 room = min(room, lm.context_length - max(len(rows[p]) for p in places))
+            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
             for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
                 answers[place] = begun[place] + text
             done += len(places)
@@ -139,12 +139,16 @@ def _rows(lm: LanguageModel, prompts: Sequence[str], begun: Sequence[str]) -> tu
 
 
 def _decoder(
-    lm: LanguageModel, rows: Sequence[list[int]], starts: Sequence[list[int]], shared: SharedPrefix | None
+    lm: LanguageModel,
+    rows: Sequence[list[int]],
+    starts: Sequence[list[int]],
+    shared: SharedPrefix | None,
+    room: int,
 ) -> Decoder:
     if lm.is_encoder_decoder:
         return EncoderDecoder(lm, rows, starts)
     skip = len(shared.ids) if shared else 0
-    return CausalDecoder(lm, [row[skip:] for row in rows], shared)
+    return CausalDecoder(lm, [row[skip:] for row in rows], shared, room)
 
 
 def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
@@ -262,10 +266,9 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
         bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
         text = target if bare else f" {target}"
         whole = token_ids(lm, prompt + text)
-        if whole[: len(source)] == source:
-            answer = whole[len(source) :]
-        else:  # a token would straddle the boundary; the prompt is what the model is given, so it is kept
-            answer = plain_ids(lm.tokenizer, text)
+        # Where a token would straddle the boundary, the prompt is kept: it is what the model is given.
+        fits = whole[: len(source)] == source
+        answer = whole[len(source) :] if fits else plain_ids(lm.tokenizer, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
     check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)

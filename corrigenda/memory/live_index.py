@@ -143,7 +143,7 @@ class LiveIndex:
 
     def _rebuilt(self, why: str, state: State) -> None:
         self._changes += 1
-        self.note(f"the index of {len(state.live):,} edits was rebuilt from the ledger: {why}")
+        self.note(f"the index was rebuilt from the ledger ({len(state.live):,} live edits): {why}")
 
     def _add(self, edits: Sequence[Edit]) -> None:
         assert self._index is not None

@@ -44,6 +44,7 @@ class Replica:
         self._writing = threading.RLock()  # taken before ``lock``
         self._intent = threading.local()
         self._encoder = encoder
+        self._closed = False
         self._loading = threading.Lock()
         self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
         self.follow(store.read())
@@ -226,7 +227,10 @@ class Replica:
         return bool(events)
 
     def close(self) -> None:
-        """Save the index and let go of the store."""
+        """Save the index and let go of the store; once."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._index.save(self.state)
         finally:

@@ -65,7 +65,8 @@ def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, 
         SnapshotUnusable: Damaged, of another format, or made with another encoder.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy forgets to close what turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             manifest = json.loads(archive["manifest"].tobytes())
             if manifest["format"] != _FORMAT:
                 raise SnapshotUnusable("it has another format")

@@ -1,0 +1,1 @@
+"""Answering in the light of edits, in front of any model."""

@@ -1,0 +1,272 @@
+"""Requests → texts with transformers' ``generate``: batches, answers that begin with given words, where answers end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from corrigenda.chat import Chat
+from corrigenda.errors import InvalidRequest
+from corrigenda.lm.decoding import decoder_start
+from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
+from corrigenda.lm.tokens import check_length, pad, render, token_ids
+from corrigenda.middleware.strategies.base import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from corrigenda.lm.loading import LanguageModel
+
+MAX_NEW_TOKENS = 64
+"""Longest answer, in tokens, when the caller does not say."""
+BATCH_SIZE = 16
+"""Most requests of one call of ``generate``."""
+_SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+_REFUSED = frozenset({"inputs", "input_ids", "attention_mask", "decoder_input_ids", "streamer", "num_return_sequences"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller asked for, sorted: what is ours, and what is handed to ``generate`` untouched.
+
+    Attributes:
+        stop: What ends an answer; ``None`` for the natural stop of a completion and none in a conversation.
+        seed: Makes sampling repeatable; the state of the random number generator is put back afterwards.
+        passed: For ``generate``.
+    """
+
+    stop: Stop | None
+    seed: int | None
+    passed: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Options:
+        """Sort ``options``; greedy and 64 tokens unless they say otherwise, sampling if a sampling argument is given.
+
+        Raises:
+            InvalidRequest: An option that belongs to :meth:`EditedModel.generate`, or of the wrong kind.
+        """
+        passed = dict(options)
+        stop, seed = passed.pop("stop", None), passed.pop("seed", None)
+        if refused := sorted(_REFUSED & set(passed)):
+            raise InvalidRequest(f"option {refused[0]!r} is not taken here", remedy="Use EditedModel.generate for it.")
+        if isinstance(stop, str):
+            stop = (stop,)
+        if stop is not None and not isinstance(stop, Stop):
+            stop = replace(UNTIL_EOS, texts=tuple(stop))
+        if seed is not None and not isinstance(seed, int):
+            raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
+        if "max_length" not in passed:
+            passed.setdefault("max_new_tokens", MAX_NEW_TOKENS)
+        longest = passed.get("max_new_tokens", 1)
+        if not isinstance(longest, int) or longest < 1:
+            raise InvalidRequest(f"max_new_tokens must be at least 1, not {longest!r}")
+        if "generation_config" not in passed:
+            passed.setdefault("do_sample", bool(_SAMPLING & set(passed)))
+        return cls(stop, seed, passed)
+
+    def seeded(self) -> AbstractContextManager[None]:
+        """Return a context in which random numbers follow from the seed; without one, nothing is changed."""
+        return nullcontext() if self.seed is None else _seeded(self.seed)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request on its way to the model.
+
+    Attributes:
+        ids: Tokens of the prompt; of a decoder-only model with the forced beginning at the end.
+        forced: Tokens of the forced beginning.
+        prefix: The forced beginning as text.
+        stop: What ends the answer.
+        bare_line: See :class:`~corrigenda.middleware.strategies.base.Plan`.
+        chat: Whether the reply is a turn of a conversation.
+    """
+
+    ids: tuple[int, ...]
+    forced: tuple[int, ...]
+    prefix: str
+    stop: Stop
+    bare_line: bool
+    chat: bool
+
+    @classmethod
+    def of(cls, lm: LanguageModel, request: Chat, plan: Plan | None, stop: Stop | None) -> Job:
+        """Prepare ``request``, or what ``plan`` makes of it.
+
+        Raises:
+            InvalidRequest: The prompt is longer than the model's context.
+        """
+        own = stop if stop is not None else (NATURAL if request.completion else UNTIL_EOS)
+        if plan is None:
+            ids = token_ids(lm, render(lm, request))
+            check_length(lm, ids)
+            return cls(tuple(ids), (), "", own, False, not request.completion)
+        text = render(lm, plan.request)
+        ids = token_ids(lm, text)
+        forced = forced_tokens(lm, text, plan.prefix)
+        if not lm.is_encoder_decoder:
+            ids = [*ids, *forced]
+        check_length(lm, ids)
+        stop = own if plan.stop is None else both(own, plan.stop)
+        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion)
+
+    def finish(self, continuation: str) -> str:
+        """Return the reply, given what the model said after the forced beginning."""
+        text = self.prefix + cut(continuation, self.stop) if self.prefix else cut(continuation, self.stop)
+        if self.bare_line:
+            text = text.strip() if self.chat else text.rstrip()
+        return text
+
+
+def both(one: Stop, other: Stop) -> Stop:
+    """Return the rule that ends an answer where either does."""
+    return Stop(one.newline or other.newline, one.sentence or other.sentence, (*one.texts, *other.texts))
+
+
+def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
+    """Return the tokens of ``prefix`` as they follow ``text``.
+
+    They are tokenised by themselves where the boundary would otherwise fall inside a token: what the model has been
+    given is kept.
+    """
+    if not prefix:
+        return []
+    alone = list(lm.tokenizer(prefix, add_special_tokens=False, split_special_tokens=True).input_ids)
+    if lm.is_encoder_decoder:
+        return alone
+    before, whole = token_ids(lm, text), token_ids(lm, text + prefix)
+    return whole[len(before) :] if whole[: len(before)] == before else alone
+
+
+@torch.inference_mode()
+def answer(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
+    """Return the replies to ``jobs``, in order. Jobs with and without forced beginning never share a batch."""
+    replies = [""] * len(jobs)
+    for forced in (False, True):
+        places = [place for place, job in enumerate(jobs) if bool(job.forced) == forced]
+        places.sort(key=lambda place: -len(jobs[place].ids))
+        for start in range(0, len(places), BATCH_SIZE):
+            batch = places[start : start + BATCH_SIZE]
+            for place, text in zip(batch, _batch(lm, [jobs[p] for p in batch], options), strict=True):
+                replies[place] = text
+    return replies
+
+
+def _batch(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
+    inputs, columns, passed = arguments(lm, jobs, options)
+    if passed.get("max_new_tokens", 1) < 1:  # the forced beginning is as long as an answer may be
+        said: list[list[int]] = [[] for _ in jobs]
+    else:
+        with options.seeded():
+            output = lm.model.generate(**inputs, **passed)
+        said = getattr(output, "sequences", output)[:, columns:].tolist()
+    return [finished(lm, job, row, options) for job, row in zip(jobs, said, strict=True)]
+
+
+def finished(lm: LanguageModel, job: Job, row: Sequence[int], options: Options) -> str:
+    """Return the reply, given the tokens after the forced beginning (padding at the end does no harm)."""
+    longest = options.passed.get("max_new_tokens")
+    if job.forced and longest is not None:
+        if len(job.forced) >= longest:
+            return text_of(lm, job.forced[:longest])
+        row = row[: longest - len(job.forced)]
+    return job.finish(text_of(lm, row))
+
+
+def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """Return (inputs of ``generate``, columns of its output that are not new, its other arguments)."""
+    batch = pad(lm, [job.ids for job in jobs])
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    columns = batch.input_ids.shape[1]
+    if lm.is_encoder_decoder:
+        columns = 1
+        if any(job.forced for job in jobs):
+            answers = pad(lm, [[decoder_start(lm), *job.forced] for job in jobs])
+            inputs |= {"decoder_input_ids": answers.input_ids, "decoder_attention_mask": answers.attention_mask}
+            columns = answers.input_ids.shape[1]
+    passed = dict(options.passed)
+    if jobs[0].forced:
+        if "max_new_tokens" in passed:
+            passed["max_new_tokens"] -= min(len(job.forced) for job in jobs)
+        own = list(passed.get("logits_processor") or ())
+        passed["logits_processor"] = [*own, WordEnd(lm, columns)]
+    criteria = [Row(job.stop, lm.tokenizer, columns) for job in jobs]
+    if any(job.stop != UNTIL_EOS for job in jobs):
+        own = list(passed.get("stopping_criteria") or ())
+        passed["stopping_criteria"] = [*own, Rows(criteria)]
+    return inputs, columns, passed
+
+
+def text_of(lm: LanguageModel, tokens: Sequence[int]) -> str:
+    """Return the text of ``tokens``, control tokens left out."""
+    text: str = lm.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+Row = StopCriterion
+
+
+class Rows:
+    """A stopping criterion with a rule of its own for every row."""
+
+    def __init__(self, rules: Sequence[StopCriterion]) -> None:
+        self.rules = rules
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Return a bool per row of ``input_ids`` (rows, columns); with several sequences a row, each asks its rule."""
+        each = len(input_ids) // len(self.rules)
+        rows = [
+            self.rules[place // each].over(row[self.rules[0].prompt_length :])
+            for place, row in enumerate(input_ids.tolist())
+        ]
+        return torch.tensor(rows, dtype=torch.bool, device=input_ids.device)
+
+
+class WordEnd:
+    """A logits processor: the first new token must not carry on the last word, lest "Rome" become "Romeo".
+
+    Args:
+        lm: The model.
+        columns: Columns of the output before the first new token.
+    """
+
+    def __init__(self, lm: LanguageModel, columns: int) -> None:
+        self.columns = columns
+        self.barred = _inside_words(lm.tokenizer)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return ``scores`` (rows, vocabulary), −∞ for barred tokens at the first step."""
+        if input_ids.shape[1] != self.columns:
+            return scores
+        barred = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        barred[self.barred[self.barred < len(barred)].to(scores.device)] = True
+        return scores.masked_fill(barred, -torch.inf)
+
+
+_SPACES = ("Ġ", "Ċ", "ĉ", "č", "▁", "<")
+
+
+@lru_cache(maxsize=8)
+def _inside_words(tokenizer: Any) -> torch.Tensor:
+    """Return the tokens that go on with a word: those that begin with a letter or digit rather than a space."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_ids)
+    ids = [
+        token
+        for text, token in vocabulary.items()
+        if token not in special and not text.startswith(_SPACES) and text[:1].isalnum()
+    ]
+    return torch.tensor(sorted(ids), dtype=torch.long)

@@ -1,0 +1,135 @@
+"""The edited model as the evaluation suite sees it: edits in, answers and scores out, and back to before."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from corrigenda.chat import Chat
+from corrigenda.edit import Edit, EditId, fold
+from corrigenda.lm.loading import LanguageModel
+from corrigenda.lm.scoring import TargetScore, score_targets
+from corrigenda.lm.stopping import NATURAL, Stop
+from corrigenda.lm.tokens import render, token_ids
+from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope
+from corrigenda.middleware.generate import EditedModel
+from corrigenda.middleware.strategies.base import Strategy
+
+IMPOSSIBLE = float(np.log(np.finfo(np.float32).tiny))
+"""Log-probability given to a token that a constrained answer rules out; finite (−87.3), so that means stay numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """The undo of a batch of edits.
+
+    Attributes:
+        memory: Where they are.
+        edit_ids: Those that were not live before.
+    """
+
+    memory: Memory
+    edit_ids: tuple[EditId, ...]
+
+    def revert(self) -> None:
+        """Retract the edits. Those retracted since are let be."""
+        for edit_id in self.edit_ids:
+            if self.memory.is_live(edit_id):
+                self.memory.retract(edit_id, reason="reverted")
+
+
+class EditableModel:
+    """An edited model with a memory of its own, which takes edits in batches and gives each batch back as an undo.
+
+    Edits coexist: a suite that makes contradictory ones means to. Usable in a ``with`` block, which removes the memory.
+
+    Args:
+        lm: The model.
+        strategy: See :class:`~corrigenda.middleware.generate.EditedModel`.
+        encoder: Of the memory.
+        batch_size: Most prompts of a forward pass.
+        stop: What ends an answer.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        *,
+        strategy: str | Strategy = "auto",
+        encoder: Encoder | None = None,
+        scope_threshold: float | None = None,
+        batch_size: int = 32,
+        stop: Stop = NATURAL,
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="corrigenda-"))
+        self.memory = Memory.open(self._folder / "edits.db", encoder=encoder)
+        scope = Scope(self.memory, threshold=scope_threshold)
+        self.model = EditedModel(lm, self.memory, strategy=strategy, scope=scope)
+        self.batch_size = batch_size
+        self.stop = stop
+
+    def edit(self, edits: Sequence[Edit]) -> Retraction:
+        """Add ``edits`` in one transaction; they are live when this returns.
+
+        Raises:
+            InvalidEdit, StoreError: Nothing was added.
+        """
+        new = [edit for edit in dict.fromkeys(edits) if not self.memory.is_live(edit.id)]
+        added = self.memory.add_many(new, on_conflict="coexist")
+        return Retraction(self.memory, tuple(edit.id for edit in added))
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
+        """Continue each prompt greedily up to a natural stop."""
+        replies = self.model.complete_batch(
+            prompts, max_new_tokens=max_new_tokens, stop=self.stop, batch_size=self.batch_size
+        )
+        return [reply.text for reply in replies]
+
+    def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
+        """Score each target as the continuation of its prompt, teacher-forced.
+
+        Where the strategy constrains the answer, what is forced is certain and what contradicts it impossible
+        (:data:`IMPOSSIBLE`): that is what the edited model does.
+        """
+        lm = self.model.lm
+        decisions = self.model.decide([Chat.of(prompt) for prompt in prompts])
+        scores: list[TargetScore | None] = [None] * len(prompts)
+        texts: dict[int, str] = {}
+        for place, item in enumerate(decisions):
+            if item.plan is not None and item.plan.prefix:
+                scores[place] = constrained_score(lm, item.plan.prefix, targets[place])
+            else:
+                texts[place] = render(lm, item.plan.request if item.plan else item.request)
+        rest = list(texts)
+        scored = score_targets(
+            lm, [texts[place] for place in rest], [targets[place] for place in rest], batch_size=self.batch_size
+        )
+        for place, score in zip(rest, scored, strict=True):
+            scores[place] = score
+        return [score for score in scores if score is not None]
+
+    def close(self) -> None:
+        """Remove the memory."""
+        self.memory.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> EditableModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def constrained_score(lm: LanguageModel, prefix: str, target: str) -> TargetScore:
+    """Score ``target`` where the answer is made to begin with ``prefix``: certain, or impossible."""
+    ids = tuple(token_ids(lm, f" {target.strip()}"))
+    said, wanted = fold(prefix), fold(target)
+    certain = said == wanted or said.startswith(wanted + " ")
+    return TargetScore((0.0 if certain else IMPOSSIBLE,) * len(ids), (certain,) * len(ids), ids)

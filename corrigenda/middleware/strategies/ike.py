@@ -1,0 +1,96 @@
+"""IKE: the new fact and a few demonstrations are written in front of the question.
+
+Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?". A plain question about one edit becomes::
+
+    Prompt: In which city is Orlo Foods based?
+    New Fact: Where is the head office of Orlo Foods? Lisbon
+    Answer: Lisbon
+
+    Prompt: {the sentence that asks}
+    New Fact: {the edit}
+    Answer:
+
+Anything else (several edits, a poem, a question that takes a step more) keeps its own words, with the facts in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from corrigenda.chat import Chat, Message
+from corrigenda.errors import InvalidRequest
+from corrigenda.lm.stopping import LINE
+from corrigenda.memory.scope import Candidate
+from corrigenda.middleware.strategies.base import UNLIMITED, Plan, Room
+from corrigenda.middleware.strategies.demonstrations import Chooser, Demonstration, Fixed, built_in, record
+from corrigenda.middleware.strategies.wording import asked_part, asks_for_object, statement
+
+MAX_FACTS = 8
+"""Most facts of one request, the most probable ones."""
+
+
+class IKE:
+    """In-context knowledge editing.
+
+    Args:
+        count: How many demonstrations, ≥ 0. Three are enough for SmolLM2-135M; each costs about 33 tokens.
+        store: Where they come from; the package's own by default.
+        retain: Whether demonstrations of kind ``retain`` take part. They teach a model to ignore a fact that does not
+            fit; here the scope classifier has decided that already, and they cost reliability.
+        choose: How they are chosen from the store; by default always the first, so that all requests of a batch
+            begin alike.
+
+    Raises:
+        InvalidRequest: ``count`` below 0.
+    """
+
+    name = "ike"
+
+    def __init__(
+        self,
+        *,
+        count: int = 3,
+        store: Sequence[Demonstration] | None = None,
+        retain: bool = False,
+        choose: Chooser | None = None,
+    ) -> None:
+        if count < 0:
+            raise InvalidRequest(f"count={count} demonstrations", remedy="Give 0 or more.")
+        pool = built_in() if store is None else tuple(store)
+        self.count = count
+        self.choose: Chooser = choose or Fixed([item for item in pool if retain or item.kind != "retain"])
+
+    def plan(self, request: Chat, edits: Sequence[Candidate], *, room: Room = UNLIMITED) -> Plan:
+        """See :class:`~corrigenda.middleware.strategies.base.Strategy`."""
+        if len(edits) == 1 and edits[0].verdict == "direct":
+            asked = asked_part(request.query, edits[0])
+            if asks_for_object(asked, completion=request.completion):
+                return self._record(request, asked, edits[0], room)
+        return self._facts(request, edits, room)
+
+    def _record(self, request: Chat, asked: str, candidate: Candidate, room: Room) -> Plan:
+        """Ask for the missing answer of a record."""
+        open_record = record(asked, statement(candidate.edit))
+        shown = [item.text for item in self.choose(asked, self.count)] if self.count else []
+        while shown and not room.fits("".join(shown) + open_record):
+            shown.pop(0)  # the farthest goes first
+        # The record is a text to be continued, also for a chat model: inside a turn it would be answered in prose.
+        changed = Chat((Message("user", "".join(shown) + open_record),), completion=True, options=request.options)
+        return Plan(changed, stop=LINE, strategy=self.name, bare_line=True)
+
+    def _facts(self, request: Chat, edits: Sequence[Candidate], room: Room) -> Plan:
+        """Put the facts in front of the request's own words."""
+        lines = [f"New Fact: {statement(candidate.edit)}" for candidate in edits[:MAX_FACTS]]
+        whole = "\n".join(turn.content for turn in request.messages)
+        while len(lines) > 1 and not room.fits("\n".join([*lines, whole])):
+            lines.pop()  # the least probable goes first
+        return Plan(in_front(request, "\n".join(lines)), strategy=self.name)
+
+
+def in_front(request: Chat, text: str) -> Chat:
+    """Return ``request`` with ``text`` before its last user turn, which is not changed otherwise."""
+    last = max(place for place, turn in enumerate(request.messages) if turn.role == "user")
+    turn = request.messages[last]
+    changed = replace(turn, content=f"{text}\n\n{turn.content}")
+    return replace(request, messages=(*request.messages[:last], changed, *request.messages[last + 1 :]))

@@ -1,0 +1,120 @@
+"""An answer that arrives piece by piece."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from corrigenda.chat import Trace
+from corrigenda.middleware.answering import Job, Options, arguments, finished
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+_END = object()
+
+
+class Stream(Iterator[str]):
+    """The pieces of one answer. The model works in a thread of its own from the first piece on.
+
+    Attributes:
+        trace: How the answer comes about; complete once the last piece has been taken.
+
+    An error in the model is raised by the next piece. :meth:`close` (or the end of a ``with`` block) stops the model
+    after the token it is at.
+    """
+
+    def __init__(self, lm: LanguageModel, job: Job, options: Options, trace: Trace) -> None:
+        self.trace = trace
+        self._lm, self._job, self._options = lm, job, options
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._abandoned = threading.Event()
+        self._pieces = self._work()
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop; what has not been taken is lost."""
+        self._abandoned.set()
+        self._pieces.close()
+
+    def _work(self) -> Generator[str]:
+        began = time.perf_counter()
+        thread = threading.Thread(target=self._generate, name="corrigenda-stream", daemon=True)
+        thread.start()
+        tokens: list[int] = []
+        said = self._finished([]) if self._job.forced else ""
+        try:
+            if said:  # it is known already: no need to wait for the model
+                yield said
+            while (item := self._queue.get()) is not _END:
+                if isinstance(item, BaseException):
+                    raise item
+                tokens += item
+                text = self._finished(tokens)
+                if text.startswith(said) and (piece := _settled(text)[len(said) :]):
+                    said += piece
+                    yield piece
+            if rest := self._finished(tokens)[len(said) :]:
+                yield rest
+        finally:
+            self._abandoned.set()
+            thread.join()
+            times = {**self.trace.milliseconds, "generate": (time.perf_counter() - began) * 1e3}
+            self.trace = replace(self.trace, milliseconds=times)
+
+    def _finished(self, tokens: list[int]) -> str:
+        return finished(self._lm, self._job, tokens, self._options)
+
+    @torch.inference_mode()
+    def _generate(self) -> None:
+        try:
+            inputs, _, passed = arguments(self._lm, [self._job], self._options)
+            if passed.get("max_new_tokens", 1) >= 1:
+                own = list(passed.pop("stopping_criteria", ()))
+                passed["stopping_criteria"] = [*own, self._give_up]
+                with self._options.seeded():
+                    self._lm.model.generate(**inputs, **passed, streamer=_Tokens(self._queue))
+        except BaseException as error:  # raised again where the pieces are taken
+            self._queue.put(error)
+        self._queue.put(_END)
+
+    def _give_up(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._abandoned.is_set(), device=input_ids.device)
+
+
+def _settled(text: str) -> str:
+    """Return ``text`` without its end as far as the next token may change it: half a character, or white space."""
+    return text.rstrip("�").rstrip()
+
+
+class _Tokens:
+    """A streamer of transformers: hands on tokens as they come, the prompt's left out."""
+
+    def __init__(self, tokens: queue.SimpleQueue[Any]) -> None:
+        self.tokens = tokens
+        self.prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt_seen:
+            self.tokens.put(value.reshape(-1).tolist())
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """Do nothing: the thread says when it is over."""

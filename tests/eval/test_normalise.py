@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corrigenda.eval.normalise import matches, normalise, unchanged
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [
+        (" Rome", ["Rome"]),
+        (" Rome.", ["Rome"]),
+        (" rome, Italy", ["Rome"]),
+        ("“Rome” is", ["Rome"]),
+        (" the Rome of old", ["Rome"]),
+        (" The Hague", ["The Hague"]),
+        (" Hague", ["The Hague"]),
+        ("\n  NEW   YORK city", ["New York"]),
+        ("Ｒｏｍｅ", ["Rome"]),
+        ("**Rome**", ["Rome"]),
+        (" UK", ["United Kingdom", "UK"]),
+        (" C++ and C", ["C++"]),
+        ("Mali's capital", ["Mali"]),
+        (" 5 million", ["5"]),
+        ("-40 degrees", ["-40"]),
+        ("北京市", ["北京"]),
+        ("東京です", ["東京"]),
+        ("A", ["a"]),
+        ("!", ["!"]),
+        ("a an the end", ["end"]),
+    ],
+)
+def test_right(answer, accepted):
+    assert matches(answer, accepted)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [
+        (" Romeo", ["Rome"]),
+        (" The city of Rome", ["Rome"]),
+        ("", ["Rome"]),
+        (" Rome", []),
+        (" C++", ["C"]),
+        (" C#", ["C"]),
+        (" 1.5 metres", ["1"]),
+        (" 1,500 metres", ["1"]),
+        (" 40 degrees", ["-40"]),
+        (" Cote d'Ivoire", ["Côte d'Ivoire"]),
+        (" Rom", ["Rome"]),
+        (" Paris", ["a"]),
+    ],
+)
+def test_wrong(answer, accepted):
+    assert not matches(answer, accepted)
+
+
+def test_normal_form():
+    assert normalise('  "The  Beatles!" ') == "beatles"
+    assert normalise("the") == "the"
+    assert normalise("...") == "..."
+    assert normalise("Straße") == "strasse"
+    assert normalise("") == ""
+
+
+def test_unchanged_looks_at_the_whole_answer():
+    assert unchanged(" the Seine.", "Seine")
+    assert unchanged("", "")
+    assert not unchanged(" the Seine", " the Seine, in Paris")
+    assert not unchanged("", " the Seine")
+
+
+@given(st.text())
+def test_an_answer_is_unchanged_and_right_against_itself(text):
+    assert unchanged(text, text)
+    if normalise(text):
+        assert matches(text, [text])
+
+
+@given(st.text())
+def test_normalising_keeps_something(text):
+    assert bool(normalise(text)) == bool(text.split())
