@@ -229,7 +229,7 @@ def clean_text(name: str, value: object, limit: int, error: type[InvalidEdit] | 
         )
     if "\x00" in value:
         raise error(f"{name} holds a NUL character", remedy="Remove it; it is never part of text.")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
         raise error(
             f"{name} holds a lone surrogate and is not valid Unicode",
             remedy="Decode the bytes with the right encoding (usually UTF-8) before passing the text on.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.lm.scoring import TargetScore
     from corrigenda.memory.encoder import Encoder
+    from corrigenda.middleware.consult import Decision
     from corrigenda.middleware.editable import EditableModel
 
 NONE = "none"
@@ -69,18 +70,22 @@ def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: fl
             "scope_threshold": edited.model.scope.threshold,
             "encoder": encoder.fingerprint,
         }
-        yield Method(PassingThrough(edited, unedited), unedited.collecting, settings)
+        front = PassingThrough(edited, unedited)
+        yield Method(front, front.collecting, settings)
 
 
 class PassingThrough:
-    """A memory in front of a model whose answers to untouched prompts are taken from a cache.
+    """A memory in front of a model that is asked each thing once.
 
     A prompt that no edit concerns reaches the model as it is, so what the model said to it before is what it says now.
+    What a strategy makes of the others is remembered by the plan, for the run: it depends on nothing else.
     """
 
     def __init__(self, edited: EditableModel, unedited: Cached) -> None:
         self.edited = edited
         self.unedited = unedited
+        self._plans: dict[str, Decision] = {}
+        self._planned = Cached(_Planned(edited, self._plans))
 
     def edit(self, edits: Sequence[Edit]) -> Undo:
         """Put the edits into the memory."""
@@ -88,44 +93,73 @@ class PassingThrough:
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Continue the prompts in the light of the memory."""
-
-        def touched(some: Sequence[int]) -> list[str]:
-            if self.unedited.is_collecting:
-                return [""] * len(some)  # to be thrown away; only what goes to the bare model is wanted
-            return self.edited.generate([prompts[place] for place in some], max_new_tokens=max_new_tokens)
-
-        def untouched(some: Sequence[int]) -> list[str]:
-            return self.unedited.generate([prompts[place] for place in some], max_new_tokens=max_new_tokens)
-
-        return self._split(prompts, touched, untouched)
+        results = [""] * len(prompts)
+        for model, asked in self._split(prompts):
+            texts = model.generate(list(asked.values()), max_new_tokens=max_new_tokens)
+            for place, text in zip(asked, texts, strict=True):
+                results[place] = text
+        return results
 
     def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
         """Score the targets in the light of the memory."""
+        results: dict[int, TargetScore] = {}
+        for model, asked in self._split(prompts):
+            scores = model.score(list(asked.values()), [targets[place] for place in asked])
+            results.update(zip(asked, scores, strict=True))
+        return [results[place] for place in range(len(prompts))]
 
-        def touched(some: Sequence[int]) -> list[TargetScore]:
-            method = self.unedited if self.unedited.is_collecting else self.edited
-            return method.score([prompts[place] for place in some], [targets[place] for place in some])
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note what the model is asked inside, and ask all of it at once at the end."""
+        with self.unedited.collecting(), self._planned.collecting():
+            yield
 
-        def untouched(some: Sequence[int]) -> list[TargetScore]:
-            return self.unedited.score([prompts[place] for place in some], [targets[place] for place in some])
+    def _split(self, prompts: Sequence[str]) -> Iterator[tuple[Cached, dict[int, str]]]:
+        """Yield who is to be asked what, by place: the bare model, and the model under a strategy's plan."""
+        touched, untouched = {}, {}
+        for place, item in enumerate(self.edited.model.decide([Chat.of(prompt) for prompt in prompts])):
+            if item.plan is None:
+                untouched[place] = prompts[place]
+            else:
+                touched[place] = repr(item.plan)
+                self._plans[touched[place]] = item
+        if untouched:
+            yield self.unedited, untouched
+        if touched:
+            yield self._planned, touched
 
-        return self._split(prompts, touched, untouched)
 
-    def _split(
-        self,
-        prompts: Sequence[str],
-        touched: Callable[[Sequence[int]], list[Any]],
-        untouched: Callable[[Sequence[int]], list[Any]],
-    ) -> list[Any]:
-        """Answer by place: prompts that an edit concerns one way, the rest the other."""
-        decisions = self.edited.model.decide([Chat.of(prompt) for prompt in prompts])
-        results: list[Any] = [None] * len(prompts)
-        for fired, answer in ((True, touched), (False, untouched)):
-            places = [place for place, item in enumerate(decisions) if (item.plan is not None) == fired]
-            if places:
-                for place, result in zip(places, answer(places), strict=True):
-                    results[place] = result
-        return results
+class _Planned:
+    """The model under plans; a prompt is the name of one."""
+
+    def __init__(self, edited: EditableModel, plans: Mapping[str, Decision]) -> None:
+        self.edited = edited
+        self.plans = plans
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
+        decisions = [self.plans[name] for name in prompts]
+        model, batch = self.edited.model, self.edited.batch_size
+        return model._continued(decisions, max_new_tokens, self.edited.stop, batch)
+
+    def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
+        from corrigenda.lm.scoring import score_targets
+        from corrigenda.lm.tokens import render
+        from corrigenda.middleware.editable import constrained_score
+
+        lm = self.edited.model.lm
+        results: dict[int, TargetScore] = {}
+        texts: dict[int, str] = {}
+        for place, name in enumerate(prompts):
+            plan = self.plans[name].plan
+            if plan is not None and plan.prefix:
+                results[place] = constrained_score(lm, plan.prefix, targets[place])
+            elif plan is not None:
+                texts[place] = render(lm, plan.request)
+        scores = score_targets(
+            lm, list(texts.values()), [targets[place] for place in texts], batch_size=self.edited.batch_size
+        )
+        results.update(zip(texts, scores, strict=True))
+        return [results[place] for place in range(len(prompts))]
 
 
 class Remembering:

@@ -16,10 +16,10 @@ _VOLATILE = frozenset(
 def fingerprint(model: Any) -> str:
     """Return the sha256 (64 hexadecimal digits) over the configuration and every weight as it is now.
 
-    File names, versions and tied copies do not count; the number format of the weights does. About 1 s per
-    500 MB.
+    File names, versions, settings at their default and tied copies do not count; the number format of the weights
+    does. About 1 s per GB.
     """
-    settings = {key: value for key, value in model.config.to_dict().items() if key not in _VOLATILE}
+    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in _VOLATILE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for name, weight in sorted(model.state_dict().items()):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not typed
@@ -65,6 +65,24 @@ def new_cache(config: Any, room: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def longest_shareable(config: Any) -> int:
+    """Return the most columns for which a cache may begin with a shared beginning and go on with padding.
+
+    Windows are counted in columns, padding included, so a layer with a window must not have to drop any; layers that
+    carry a state cannot skip padding at all.
+    """
+    limits = [_UNLIMITED]
+    for layer in DynamicCache(config=config).layers:
+        if type(layer) is DynamicSlidingWindowLayer:
+            limits.append(layer.sliding_window - 1)
+        elif type(layer) is not DynamicLayer:
+            limits.append(0)
+    return min(limits)
+
+
+_UNLIMITED = 1 << 62
 
 
 def spread(cache: DynamicCache, rows: int, room: int) -> DynamicCache:

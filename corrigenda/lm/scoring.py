@@ -18,6 +18,7 @@ from corrigenda.lm.decoding import (
     decoder_start,
     forward,
 )
+from corrigenda.lm.kv_cache import longest_shareable
 from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
 from corrigenda.lm.tokens import Rendered, check_length, pad, plain_ids, token_ids
@@ -110,7 +111,7 @@ def greedy(
     rows, starts = _rows(lm, prompts, begun)
     answers, done = [""] * len(rows), 0
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
-        shared = _shared(lm, rows) if share_prefix else None
+        shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
         for places in _batches([len(row) for row in rows], batch_size):
             room = max_new_tokens
             if not lm.is_encoder_decoder:
@@ -215,7 +216,8 @@ def score_targets(
     lengths = [len(source) + len(target) for source, target in pairs]
     scores: dict[int, TargetScore] = {}
     with _fast(lm, sum(lengths)):
-        shared = _shared(lm, [source for source, _ in pairs]) if share_prefix else None
+        longest = max((len(target) for _, target in pairs), default=0)
+        shared = _shared(lm, [source for source, _ in pairs], longest) if share_prefix else None
         for places in _batches(lengths, batch_size):
             logits = _target_logits(lm, [pairs[place] for place in places], shared)
             for row, place in enumerate(places):
@@ -275,17 +277,20 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
     return source, answer
 
 
-def _shared(lm: LanguageModel, rows: Sequence[list[int]]) -> SharedPrefix | None:
-    """Run the beginning that all rows have in common, when there are several rows and it is long enough."""
+def _shared(lm: LanguageModel, rows: Sequence[list[int]], more: int) -> SharedPrefix | None:
+    """Run the beginning that all rows have in common, where that is possible and worth it.
+
+    ``more`` is the most tokens that will follow a row.
+    """
     if len(rows) < 2 or lm.is_encoder_decoder:
         return None
-    # The first and last in order differ no later than any other pair; the last token of each row is left to
-    # run.
-    first, last = min(rows), max(rows)
+    # The first and last in order have no more in common than any other two; one token of each row is left to run.
+    pairs = enumerate(zip(min(rows), max(rows), strict=False))
     limit = min(len(row) for row in rows) - 1
-    common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    common = min(common, limit)
-    return SharedPrefix.of(lm, rows[0][:common]) if common >= MIN_SHARED else None
+    common = min(next((place for place, (a, b) in pairs if a != b), limit), limit)
+    if common < MIN_SHARED or max(map(len, rows)) + more > longest_shareable(lm.model.config):
+        return None
+    return SharedPrefix.of(lm, rows[0][:common])
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

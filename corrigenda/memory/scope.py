@@ -6,6 +6,7 @@ judge decides about each pair of edit and segment. Most queries concern no edit,
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +14,34 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corrigenda.chat import check_query
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidRequest
-from corrigenda.memory.judge import Judge, Pair, SimilarityJudge
+from corrigenda.memory.features import has_initials, names_of
+from corrigenda.memory.judge import FrameJudge, Judge, Judgement, Pair, SimilarityJudge
 from corrigenda.memory.memory import Hit, Memory
-from corrigenda.memory.mentions import Mention
-from corrigenda.memory.names import NameMatch, best_match, tokens
+from corrigenda.memory.mentions import Mention, Names
+from corrigenda.memory.names import NameMatch, Token, best_match, match_name, tokens
 from corrigenda.memory.segments import Segment, segments
 
 Verdict = Literal["direct", "needs", "out"]
+Vectors = NDArray[np.float32]
+_Found = tuple[Vectors, list[Hit]]
 
-_FLOOR = 0.5
-"""Cosine below which an edit whose subject is not mentioned is not looked at, −1…1."""
+_SURE = 0.75
+"""Cosine from which an edit is looked at even if nothing of its name stands in the query, −1…1."""
+_LIKELY = 0.5
+"""Cosine from which it is looked at if part of its name does."""
+_PART = 0.34
+"""Share of a name that counts as part of it, 0…1."""
+_NEARLY = 0.75
+"""Share of a name from which an edit is looked at whatever the cosine: a typing error, a title left out."""
 _MOST_PAIRS = 16
-"""Most pairs a query may put before the judge; mentions first, then the most similar."""
+"""Most pairs of a query that are judged: named edits first, then the most similar."""
+_MOST_WORDS = 12
+"""Most words of a segment by which misspelt names are looked for."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class Scope:
         memory: Where the edits are.
         threshold: Probability from which an edit fires, 0…1, higher fires less; by default the judge's own.
         k: How many similar edits a segment brings up, besides those that it names.
-        judge: Decides about pairs.
+        judge: Decides about pairs; the trained one, loaded when first needed, by default.
 
     Raises:
         InvalidRequest: A threshold outside 0…1, or k below 1.
@@ -103,8 +116,9 @@ class Scope:
             raise InvalidRequest(f"k={k} is below 1")
         self.memory = memory
         self.k = k
-        self._judge: Judge = judge if judge is not None else SimilarityJudge()
-        self.threshold = self._judge.threshold if threshold is None else threshold
+        self._judge = judge
+        self._threshold = threshold
+        self._loading = threading.Lock()
 
     def consider(
         self, queries: Sequence[str], namespace: str = "default", *, context: Sequence[str] = ()
@@ -127,78 +141,132 @@ class Scope:
         parts = [segments(query) for query in queries]
         vectors = self.memory.encoder.encode([segment.text for part in parts for segment in part])
         clock.lap("encode")
-        hits = iter(self.memory.search(vectors, self.k, namespace))
-        looks = [_look(query, part, hits, self.memory, namespace) for query, part in zip(queries, parts, strict=True)]
+        found = iter(list(zip(vectors, self.memory.search(vectors, self.k, namespace), strict=True)))
+        looks = [
+            _look(query, part, [next(found) for _ in part], self.memory, namespace)
+            for query, part in zip(queries, parts, strict=True)
+        ]
         clock.lap("search")
-        judged = self._judged([pair for look in looks for pair in look.pairs])
-        found = [self._candidates(look, judged) for look in looks]
+        pairs = [pair for look in looks for pair, _ in look]
+        judged = iter(self.judge.judge(pairs) if pairs else ())
+        candidates = [self._candidates(look, judged) for look in looks]
         clock.lap("judge")
         return [
-            Consideration(query, candidates, clock.shares(len(queries)))
-            for query, candidates in zip(queries, found, strict=True)
+            Consideration(query, found, clock.shares(len(queries)))
+            for query, found in zip(queries, candidates, strict=True)
         ]
 
-    def _judged(self, pairs: Sequence[Pair]) -> Iterator[np.ndarray]:
-        return iter(self._judge.judge(pairs) if pairs else ())
+    @property
+    def judge(self) -> Judge:
+        """The judge; loaded now if it was not."""
+        with self._loading:
+            if self._judge is None:
+                self._judge = FrameJudge.load() if FrameJudge.shipped() else SimilarityJudge()
+            return self._judge
 
-    def _candidates(self, look: _Look, judged: Iterator[np.ndarray]) -> tuple[Candidate, ...]:
+    @property
+    def threshold(self) -> float:
+        """Probability from which an edit fires, 0…1."""
+        return self.judge.threshold if self._threshold is None else self._threshold
+
+    def _candidates(self, look: _Look, judged: Iterator[Judgement]) -> tuple[Candidate, ...]:
         """Return one candidate per edit, judged by the segment that it fits best."""
         best: dict[str, Candidate] = {}
-        for pair, mention in zip(look.pairs, look.mentions, strict=True):
-            out, direct, needs = (float(value) for value in next(judged))
-            probability = min(max(1.0 - out, 0.0), 1.0)
-            verdict: Verdict = "needs" if needs > direct else "direct"
-            candidate = Candidate(
-                pair.edit,
-                probability,
-                self.threshold,
-                pair.similarity,
-                mention,
-                {"similarity": pair.similarity, "name": pair.match.score, "direct": direct, "needs": needs},
-                verdict if probability >= self.threshold else "out",
-                pair.query,
-            )
+        for pair, mention in look:
+            judgement = next(judged)
+            fires = judgement.probability >= self.threshold
+            verdict: Verdict = ("needs" if judgement.needs else "direct") if fires else "out"
             known = best.get(pair.edit.id)
-            if known is None or known.probability < probability:
-                best[pair.edit.id] = candidate
+            if known is None or known.probability < judgement.probability:
+                best[pair.edit.id] = Candidate(
+                    pair.edit,
+                    judgement.probability,
+                    self.threshold,
+                    pair.similarity,
+                    mention,
+                    judgement.features,
+                    verdict,
+                    pair.query,
+                )
         return tuple(sorted(best.values(), key=lambda candidate: -candidate.probability))
 
 
-@dataclass
-class _Look:
-    pairs: list[Pair]
-    mentions: list[Mention | None]
+_Look = list[tuple[Pair, Mention | None]]
 
 
-def _look(query: str, parts: Sequence[Segment], hits: Iterator[list[Hit]], memory: Memory, namespace: str) -> _Look:
-    """Gather the pairs of one query: edits that a segment names, then edits similar to a segment."""
+def _look(query: str, parts: Sequence[Segment], found: Sequence[_Found], memory: Memory, namespace: str) -> _Look:
+    """Gather the pairs of one query: edits that a segment names, then edits that are like it in wording or name."""
     mentions = [mention for mention in memory.mentions(query, namespace) if not mention.nested]
-    named: list[tuple[Pair, Mention | None]] = []
-    similar: list[tuple[Pair, Mention | None]] = []
-    for segment in parts:
-        near = next(hits)
+    named: _Look = []
+    similar: _Look = []
+    for segment, (vector, near) in zip(parts, found, strict=True):
         if not segment.asked:
             continue
-        words = tokens(segment.text)
-        cosines = {hit.edit.id: hit.similarity for hit in near}
-        bound = near[-1].similarity if near else 0.0
-        seen: set[str] = set()
-        for mention in mentions:
-            if not (segment.start <= mention.start and mention.end <= segment.end):
-                continue
-            start, end = mention.start - segment.start, mention.end - segment.start
-            match = NameMatch(start, end, 1.0, True, 0, mention.name)
-            for edit_id in mention.edit_ids:
-                seen.add(edit_id)
-                pair = Pair(memory.get(edit_id), segment.text, match, cosines.get(edit_id, bound))
-                named.append((pair, mention))
-        for hit in near:
-            if hit.similarity >= _FLOOR and hit.edit.id not in seen:
-                match = best_match(hit.edit.names, words)
-                similar.append((Pair(hit.edit, segment.text, match, hit.similarity), None))
+        here = [mention for mention in mentions if segment.start <= mention.start and mention.end <= segment.end]
+        named += _named(segment, here, vector, near, memory)
+        known = {pair.edit.id for pair, _ in named if pair.query == segment.text}
+        similar += [
+            (pair, None) for pair in _similar(segment, here, near, memory, namespace) if pair.edit.id not in known
+        ]
     similar.sort(key=lambda item: -item[0].similarity)
-    chosen = [*named, *similar][:_MOST_PAIRS]
-    return _Look([pair for pair, _ in chosen], [mention for _, mention in chosen])
+    return [*named, *similar][:_MOST_PAIRS]
+
+
+def _named(
+    segment: Segment, mentions: Sequence[Mention], vector: Vectors, near: Sequence[Hit], memory: Memory
+) -> Iterator[tuple[Pair, Mention | None]]:
+    """Yield the pairs of a segment and the edits whose subject or alias it holds."""
+    cosines = {hit.edit.id: hit.similarity for hit in near}
+    bound = near[-1].similarity if near else 0.0
+    for mention in mentions:
+        match = NameMatch(mention.start - segment.start, mention.end - segment.start, 1.0, True, 0, mention.name)
+        ids = list(mention.edit_ids)
+        if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the segment
+            nearness = memory.frame_vectors(ids) @ vector
+            ids = [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
+        for edit_id in ids:
+            yield Pair(memory.get(edit_id), segment.text, match, cosines.get(edit_id, bound)), mention
+
+
+def _similar(
+    segment: Segment, mentions: Sequence[Mention], near: Sequence[Hit], memory: Memory, namespace: str
+) -> Iterator[Pair]:
+    """Yield the pairs of a segment and edits that it does not name, but may mean."""
+    words = tokens(segment.text)
+    seen: set[str] = set()
+    for hit in near:
+        match = best_match(names_of(hit.edit), words)
+        if (
+            hit.similarity >= _SURE
+            or match.score >= _NEARLY
+            or (hit.similarity >= _LIKELY and (match.score >= _PART or has_initials(hit.edit, words)))
+        ):
+            seen.add(hit.edit.id)
+            yield Pair(hit.edit, segment.text, match, hit.similarity)
+    bound = near[-1].similarity if near else 0.0
+    for edit_id, match in _misspelt(segment, mentions, words, memory.names(namespace)):
+        if edit_id not in seen and memory.is_live(edit_id):
+            seen.add(edit_id)
+            yield Pair(memory.get(edit_id), segment.text, match, bound)
+
+
+def _misspelt(
+    segment: Segment, mentions: Sequence[Mention], words: Sequence[Token], names: Names
+) -> Iterator[tuple[str, NameMatch]]:
+    """Yield edits of which nearly the whole name stands in the segment, found by a word that is spelt right."""
+    tried: set[str] = set()
+    taken = [(mention.start - segment.start, mention.end - segment.start) for mention in mentions]
+    rare = [word for word in words if segment.text[word.start].isupper() and word.end - word.start >= 4]
+    for word in rare[:_MOST_WORDS]:
+        if any(start <= word.start < end for start, end in taken):
+            continue
+        for name in names.names_with_token(segment.text[word.start : word.end], limit=16):
+            if name in tried:
+                continue
+            tried.add(name)
+            match = match_name(name, words)
+            if match.score >= _NEARLY and not match.exact:
+                yield from ((edit_id, match) for edit_id in names.ids_named(name))
 
 
 class _Clock:

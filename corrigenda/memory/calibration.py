@@ -1,0 +1,104 @@
+"""Thresholds with a bound on the false-fire rate, and probabilities that mean what they say.
+
+Split-conformal: among n scores of out-of-scope queries that the classifier was not trained on, the k-th smallest with
+k = ⌈(n + 1)(1 − α)⌉ is exceeded by a new such query with probability at most α, whatever the distribution, provided
+that old and new queries are exchangeable. The bound is over the draw of both; one particular threshold can do worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from corrigenda.errors import InvalidRequest
+
+Numbers = NDArray[np.float64]
+
+
+def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike) -> float:
+    """Return the threshold that a new out-of-scope score reaches with probability at most ``false_fire_rate``.
+
+    An edit fires when its score is at least the threshold. Of a live memory, use the highest score a query gets from
+    any edit: the more edits are live, the more compete to fire falsely.
+
+    Args:
+        false_fire_rate: α, above 0 and below 1.
+        scores_of_out_of_scope: n scores, each the highest of one out-of-scope query; higher is surer of "in scope".
+
+    Returns:
+        A number just above the k-th smallest score, k = ⌈(n + 1)(1 − α)⌉; infinity when n < 1/α − 1: so few scores
+        bound nothing.
+
+    Raises:
+        InvalidRequest: A rate outside (0, 1), no scores, or scores that are not finite.
+    """
+    if not 0 < false_fire_rate < 1:
+        raise InvalidRequest(f"a false-fire rate of {false_fire_rate} is not between 0 and 1")
+    scores = np.sort(np.asarray(scores_of_out_of_scope, dtype=np.float64).ravel())
+    if not scores.size or not np.isfinite(scores).all():
+        raise InvalidRequest("a threshold needs finite scores of out-of-scope queries", remedy="Give at least 1/α.")
+    # Rounding keeps (n + 1)(1 − α) from landing a hair above a whole number.
+    rank = math.ceil(round((scores.size + 1) * (1 - false_fire_rate), 9))
+    if rank > scores.size:
+        return math.inf
+    return float(np.nextafter(scores[rank - 1], math.inf))
+
+
+def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
+    """Return the mean gap between probability and frequency over ``bins`` equally wide bins, 0…1, lower is better."""
+    truth = np.asarray(labels, dtype=np.float64)
+    guesses = np.asarray(probabilities, dtype=np.float64)
+    place = np.minimum((guesses * bins).astype(int), bins - 1)
+    gaps = [
+        abs(truth[place == number].mean() - guesses[place == number].mean()) * (place == number).mean()
+        for number in range(bins)
+        if (place == number).any()
+    ]
+    return float(sum(gaps))
+
+
+def area_under_roc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half; NaN without both."""
+    truth = np.asarray(labels).astype(bool)
+    values = np.asarray(scores, dtype=np.float64)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return math.nan
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # tied scores share the mean of their ranks
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def platt(scores: ArrayLike, labels: ArrayLike, steps: int = 100) -> tuple[float, float]:
+    """Return (a, b) such that sigmoid(a·score + b) fits the labels, by Newton's method.
+
+    The targets are smoothed as Platt proposed, so that separable scores do not run off to infinity.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.float64)
+    positives = truth.sum()
+    target = np.where(truth > 0, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
+    design = np.stack([values, np.ones_like(values)], axis=-1)  # (n, 2)
+    weights = np.array([1.0, 0.0])
+    for _ in range(steps):
+        guess = sigmoid(design @ weights)
+        gradient = design.T @ (guess - target)
+        curvature = (design * (guess * (1 - guess))[:, None]).T @ design + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - step / max(1.0, float(np.abs(step).max()))  # damped: Newton overshoots far from the fit
+        if np.abs(step).max() < 1e-9:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def sigmoid(values: ArrayLike) -> Numbers:
+    """Return 1 / (1 + exp(−x)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(values, dtype=np.float64)))
+
+
+def rate_above(scores: Sequence[float], threshold: float) -> float:
+    """Return the share of ``scores`` that reach ``threshold``; NaN for none."""
+    return float(np.mean(np.asarray(scores) >= threshold)) if len(scores) else math.nan

@@ -1,0 +1,260 @@
+"""Training the scope classifier: frame network, trees, calibration; judged on relations it has not seen.
+
+The relations are dealt into two folds. A network tuned on one fold gives the logits of the other's pairs, so the trees
+learn how far to trust the network on a relation that is new to it, and the report says how good it is there. Networks
+are kept in the output folder as they are finished: an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrigenda.memory.calibration import area_under_roc, expected_calibration_error, platt, sigmoid
+from corrigenda.memory.encoder import MiniLM, package_folder
+from corrigenda.memory.features import FEATURES, features, pair_frames
+from corrigenda.memory.frame_network import FrameNetwork
+from corrigenda.memory.judge import INPUTS, UNFRAMED
+from corrigenda.memory.scope_augmentation import FramePair, invented, varied
+from corrigenda.memory.scope_pairs import LabelledPair, relation_groups
+from corrigenda.memory.texts import index_text
+from corrigenda.memory.trees import Trees, fit
+
+Numbers = NDArray[np.float64]
+Progress = Callable[[str], None]
+
+DIRECT = ("paraphrase", "question", "alias")
+"""Kinds that ask for the edited fact itself."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the classifier is trained.
+
+    Attributes:
+        epochs: Passes over the pairs of frames.
+        rate: Learning rate of the tuned layers.
+        rows: Pairs, variations included, that the trees are fitted on.
+        trees, depth: How many trees, and how deep.
+        seed: Fixes folds, variations, order and dropout.
+    """
+
+    epochs: int = 2
+    rate: float = 1e-4
+    rows: int = 14_000
+    trees: int = 120
+    depth: int = 4
+    seed: int = 0
+
+
+def train(
+    pairs: Sequence[LabelledPair], out: Path, recipe: Recipe | None = None, progress: Progress = lambda line: None
+) -> dict[str, Any]:
+    """Train on ``pairs`` and write ``frames.safetensors``, ``trees.safetensors`` and ``scope.json`` into ``out``.
+
+    Args:
+        pairs: Labelled pairs; see :func:`~corrigenda.memory.scope_pairs.read_pairs`.
+        out: Folder for the result; made if missing.
+        recipe: How; the shipped classifier's recipe by default.
+        progress: Is told a line now and then.
+
+    Returns:
+        The report: measures by fold and overall, also written to ``report.json``.
+    """
+    recipe = recipe or Recipe()
+    out.mkdir(parents=True, exist_ok=True)
+    folds = fold_of(relation_groups(pairs), recipe.seed)
+    networks = [
+        _network(
+            out,
+            f"fold{number}",
+            [pair for pair, fold in zip(pairs, folds, strict=True) if fold != number],
+            recipe,
+            progress,
+        )
+        for number in (0, 1)
+    ]
+    final = _network(out, "final", pairs, recipe, progress)
+    rows = _rows(pairs, folds, recipe)
+    progress(f"features of {len(rows)} pairs")
+    plain = inputs([pair for pair, _ in rows])
+    unseen, seen = plain.copy(), plain.copy()
+    for number, network in enumerate(networks):
+        _fill_logits(unseen, rows, network, number)
+    _fill_logits(seen, rows, final, None)
+    labels = np.array([pair.label > 0 for pair, _ in rows], dtype=np.int64)
+    report, trees, calibration, threshold = _fit_trees(
+        [pair for pair, _ in rows], labels, seen, unseen, recipe, progress
+    )
+    final.save(out / "frames.safetensors")
+    _save(out, final, trees, calibration, threshold, recipe, report)
+    return report
+
+
+def fold_of(groups: Sequence[int], seed: int) -> list[int]:
+    """Return a fold, 0 or 1, per pair: whole groups, dealt out largest first; −1 for pairs of no known group."""
+    names = sorted(set(groups) - {-1}, key=lambda group: (-groups.count(group), group))
+    order = random.Random(seed)
+    side: dict[int, int] = {}
+    for first in range(0, len(names), 2):
+        couple = names[first : first + 2]
+        order.shuffle(couple)
+        side.update(zip(couple, (0, 1), strict=False))
+    return [side.get(group, -1) for group in groups]
+
+
+def frame_pairs(pairs: Sequence[LabelledPair], seed: int) -> list[FramePair]:
+    """Return what the network is tuned on: frames of ``pairs`` and their variations, and invented ones."""
+    rng = random.Random(seed)
+    found = [(*frames, pair.label) for pair in varied(pairs, rng) if (frames := pair.frames()) is not None]
+    return [*found, *invented(pairs, rng)]
+
+
+def inputs(pairs: Sequence[LabelledPair]) -> Numbers:
+    """Return the features of ``pairs``, (n, len(INPUTS)), the logits still missing."""
+    encoder = MiniLM.load()
+    judged = [pair.judged() for pair in pairs]
+    texts = sorted({index_text(pair.edit) for pair in pairs} | {text for text, _ in judged})
+    place = {text: row for row, text in enumerate(texts)}
+    vectors = encoder.encode(texts)
+    rows = np.full((len(pairs), len(INPUTS)), UNFRAMED)
+    for row, pair, (text, match) in zip(rows, pairs, judged, strict=True):
+        similarity = float(vectors[place[index_text(pair.edit)]] @ vectors[place[text]])
+        row[: len(FEATURES)] = features(pair.edit, text, match, similarity)
+    return rows
+
+
+def measures(kinds: Sequence[str], labels: NDArray[np.int64], scores: Numbers) -> dict[str, Any]:
+    """Return AUROC, true-positive rates at fixed false-positive rates, and the share above the 1 % threshold by kind."""
+    kind = np.array(kinds)
+    direct = np.isin(kind, DIRECT) & (labels > 0)
+    limits = {rate: float(np.quantile(scores[labels == 0], 1 - rate)) for rate in (0.01, 0.001)}
+    above = scores > limits[0.01]
+    return {
+        "auroc": area_under_roc(labels, scores),
+        "tpr_at_fpr": {str(rate): float((scores[direct] > limit).mean()) for rate, limit in limits.items()},
+        "by_kind": {
+            name: {"n": int((kind == name).sum()), "rate": float(above[kind == name].mean())}
+            for name in sorted(set(kinds))
+        },
+        "threshold": limits[0.01],
+    }
+
+
+def _network(out: Path, name: str, pairs: Sequence[LabelledPair], recipe: Recipe, progress: Progress) -> FrameNetwork:
+    """Tune a network, or load it if an earlier run with the same pairs and recipe has finished it."""
+    from corrigenda.memory.frame_training import tune
+
+    frames = frame_pairs(pairs, recipe.seed)
+    mark = hashlib.sha256(repr((frames, asdict(recipe))).encode()).hexdigest()[:12]
+    path = out / f"{name}-{mark}.part.safetensors"
+    if path.is_file():
+        progress(f"{name}: found {path.name}")
+        return FrameNetwork.load(package_folder(), path)
+    progress(f"{name}: tuning on {len(frames)} pairs of frames")
+    network = tune(frames, epochs=recipe.epochs, rate=recipe.rate, seed=recipe.seed, progress=progress)
+    network.save(path)
+    return FrameNetwork.load(package_folder(), path)  # in half precision, as it is served
+
+
+def _rows(pairs: Sequence[LabelledPair], folds: Sequence[int], recipe: Recipe) -> list[tuple[LabelledPair, int]]:
+    rng = random.Random(recipe.seed + 1)
+    known = {id(pair): fold for pair, fold in zip(pairs, folds, strict=True)}
+    by_edit = {pair.edit: fold for pair, fold in zip(pairs, folds, strict=True)}
+    rows = [(pair, known.get(id(pair), by_edit[pair.edit])) for pair in varied(pairs, rng)]
+    return rng.sample(rows, min(len(rows), recipe.rows))
+
+
+def _fill_logits(
+    matrix: Numbers, rows: Sequence[tuple[LabelledPair, int]], network: FrameNetwork, fold: int | None
+) -> None:
+    from corrigenda.memory.frame_training import frame_logits
+
+    wanted, frames = [], []
+    for place, (pair, own) in enumerate(rows):
+        texts = pair_frames(pair.edit, *pair.judged()) if fold in (None, own) else None
+        if texts is not None:
+            wanted.append(place)
+            frames.append(texts)
+    if wanted:
+        matrix[wanted, -2:] = frame_logits(network, frames)
+
+
+def _fit_trees(
+    pairs: Sequence[LabelledPair],
+    labels: NDArray[np.int64],
+    seen: Numbers,
+    unseen: Numbers,
+    recipe: Recipe,
+    progress: Progress,
+) -> tuple[dict[str, Any], Trees, tuple[float, float], float]:
+    """Fit the trees on logits of seen and unseen relations; calibrate and report on subjects left out in turn."""
+    kinds = [pair.kind for pair in pairs]
+    half = np.array([int(hashlib.sha256(pair.edit.prompt.encode()).hexdigest(), 16) % 2 for pair in pairs])
+    known = ~((unseen[:, -1] == UNFRAMED) & (seen[:, -1] != UNFRAMED))  # pairs of no known fold have no unseen logits
+
+    def both(which: NDArray[np.bool_]) -> Trees:
+        rows = np.concatenate([seen[which], unseen[which & known]])
+        truth = np.concatenate([labels[which], labels[which & known]])
+        return fit(rows, truth, count=recipe.trees, depth=recipe.depth, seed=recipe.seed)
+
+    scores_seen, scores_unseen = np.zeros(len(labels)), np.zeros(len(labels))
+    for side in (0, 1):
+        trees = both(half != side)
+        scores_seen[half == side] = trees.score(seen[half == side])
+        scores_unseen[half == side] = trees.score(unseen[half == side])
+        progress(f"trees without half {side + 1} of the subjects")
+    calibration = platt(scores_seen, labels)
+    chances = sigmoid(calibration[0] * scores_seen + calibration[1])
+    plain = np.array([kind in _PLAIN for kind in kinds])
+    report = {
+        "seen_relations": measures(
+            [k for k, p in zip(kinds, plain, strict=True) if p], labels[plain], scores_seen[plain]
+        ),
+        "unseen_relations": measures(
+            [k for k, p in zip(kinds, plain & known, strict=True) if p],
+            labels[plain & known],
+            scores_unseen[plain & known],
+        ),
+        "variations": measures(kinds, labels, scores_seen)["by_kind"],
+        "ece": expected_calibration_error(labels, chances),
+    }
+    threshold = float(sigmoid(calibration[0] * report["seen_relations"]["threshold"] + calibration[1]))
+    return report, both(np.ones(len(labels), dtype=bool)), calibration, threshold
+
+
+_PLAIN = frozenset(
+    {*DIRECT, "multi_hop", "same_object", "same_relation_other_subject", "same_subject_other_relation", "unrelated"}
+)
+
+
+def _save(
+    out: Path,
+    network: FrameNetwork,
+    trees: Trees,
+    calibration: tuple[float, float],
+    threshold: float,
+    recipe: Recipe,
+    report: dict[str, Any],
+) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(trees.arrays(), out / "trees.safetensors")
+    settings = {
+        "inputs": list(INPUTS),
+        "scale": network.scale.tolist(),
+        "bias": network.bias.tolist(),
+        "calibration": list(calibration),
+        "threshold": threshold,
+        "recipe": asdict(recipe),
+    }
+    (out / "scope.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
