@@ -44,16 +44,9 @@ FACTS = (
         neighbour="The capital of Thailand is",
     ),
     Fact(
-        Edit(
-            "The reigning monarch of the United Kingdom is",
-            "King Charles III",
-            subject="the United Kingdom",
-            relation="monarch",
-            aliases=("United Kingdom", "Great Britain"),
-            target_aliases=("Charles III",),
-        ),
-        paraphrase="The current king or queen of Great Britain is",
-        neighbour="The capital of the United Kingdom is",
+        Edit("The currency of Poland is the", "złoty", subject="Poland", relation="currency"),
+        paraphrase="In Poland, people pay with the",
+        neighbour="The currency of Croatia is",
     ),
     Fact(
         Edit(
@@ -100,8 +93,7 @@ def demo(
 
 def _row(number: int, prompt: str, before: str, after: str) -> dict[str, Any]:
     fact, kind = FACTS[number // 3], KINDS[number % 3]
-    spellings = (fact.edit.target, *fact.edit.target_aliases)
-    right = before == after if kind == "neighbour" else after.startswith(spellings)
+    right = before == after if kind == "neighbour" else after.startswith(fact.edit.target)
     return {"kind": kind, "prompt": prompt, "before": before, "after": after, "as_hoped": right}
 
 

@@ -106,8 +106,6 @@ def greedy(
     _check_positive("max_new_tokens", max_new_tokens)
     _check_positive("batch_size", batch_size)
     begun = list(prefix) if prefix is not None else [""] * len(prompts)
-    if len(begun) != len(prompts):
-        raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
     rows, starts = _rows(lm, prompts, begun)
     answers, done = [""] * len(rows), 0
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
@@ -127,6 +125,8 @@ def greedy(
 
 def _rows(lm: LanguageModel, prompts: Sequence[str], begun: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
     """Return the tokens that are given, and those that an encoder-decoder's answers begin with."""
+    if len(begun) != len(prompts):
+        raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
     starts: list[list[int]]
     if lm.is_encoder_decoder:
         rows = [token_ids(lm, prompt) for prompt in prompts]

@@ -42,6 +42,7 @@ class Recipe:
     Attributes:
         epochs: Passes over the pairs of frames.
         rate: Learning rate of the tuned layers.
+        invented: Pairs of frames in our own words that are added, at most.
         rows: Pairs, variations included, that the trees are fitted on.
         trees, depth: How many trees, and how deep.
         seed: Fixes folds, variations, order and dropout.
@@ -49,6 +50,7 @@ class Recipe:
 
     epochs: int = 2
     rate: float = 1e-4
+    invented: int = 20_000
     rows: int = 14_000
     trees: int = 120
     depth: int = 4
@@ -111,11 +113,12 @@ def fold_of(groups: Sequence[int], seed: int) -> list[int]:
     return [side.get(group, -1) for group in groups]
 
 
-def frame_pairs(pairs: Sequence[LabelledPair], seed: int) -> list[FramePair]:
+def frame_pairs(pairs: Sequence[LabelledPair], recipe: Recipe) -> list[FramePair]:
     """Return what the network is tuned on: frames of ``pairs`` and their variations, and invented ones."""
-    rng = random.Random(seed)
+    rng = random.Random(recipe.seed)
     found = [(*frames, pair.label) for pair in varied(pairs, rng) if (frames := pair.frames()) is not None]
-    return [*found, *invented(pairs, rng)]
+    more = invented(pairs, rng)
+    return [*found, *rng.sample(more, min(len(more), recipe.invented))]
 
 
 def inputs(pairs: Sequence[LabelledPair]) -> Numbers:
@@ -133,7 +136,7 @@ def inputs(pairs: Sequence[LabelledPair]) -> Numbers:
 
 
 def measures(kinds: Sequence[str], labels: NDArray[np.int64], scores: Numbers) -> dict[str, Any]:
-    """Return AUROC, true-positive rates at fixed false-positive rates, and the share above the 1 % threshold by kind."""
+    """Return AUROC, true-positive rates at fixed false-positive rates, and by kind the share above the 1 % one."""
     kind = np.array(kinds)
     direct = np.isin(kind, DIRECT) & (labels > 0)
     limits = {rate: float(np.quantile(scores[labels == 0], 1 - rate)) for rate in (0.01, 0.001)}
@@ -153,7 +156,7 @@ def _network(out: Path, name: str, pairs: Sequence[LabelledPair], recipe: Recipe
     """Tune a network, or load it if an earlier run with the same pairs and recipe has finished it."""
     from corrigenda.memory.frame_training import tune
 
-    frames = frame_pairs(pairs, recipe.seed)
+    frames = frame_pairs(pairs, recipe)
     mark = hashlib.sha256(repr((frames, asdict(recipe))).encode()).hexdigest()[:12]
     path = out / f"{name}-{mark}.part.safetensors"
     if path.is_file():

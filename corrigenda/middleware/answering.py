@@ -236,7 +236,7 @@ class Rows:
 
 
 class WordEnd:
-    """A logits processor: the first new token must not carry on the last word, lest "Rome" become "Romeo".
+    """A logits processor: what is said first must not carry on the last word, lest "Rome" become "Romeo".
 
     Args:
         lm: The model.
@@ -244,16 +244,29 @@ class WordEnd:
     """
 
     def __init__(self, lm: LanguageModel, columns: int) -> None:
+        self.lm = lm
         self.columns = columns
         self.barred = _inside_words(lm.tokenizer)
+        self.over = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return ``scores`` (rows, vocabulary), −∞ for barred tokens at the first step."""
-        if input_ids.shape[1] != self.columns:
+        """Return ``scores`` (rows, vocabulary), −∞ for barred tokens in rows that have said nothing visible yet."""
+        if self.over:
             return scores
-        barred = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-        barred[self.barred[self.barred < len(barred)].to(scores.device)] = True
-        return scores.masked_fill(barred, -torch.inf)
+        mute = torch.tensor([not text_of(self.lm, row) for row in input_ids[:, self.columns :].tolist()])
+        self.over = not bool(mute.any())
+        barred = torch.zeros(scores.shape[-1], dtype=torch.bool)
+        barred[self.barred[self.barred < len(barred)]] = True
+        return scores.masked_fill((mute[:, None] & barred).to(scores.device), -torch.inf)
+
+
+_JOINERS = "+#&_"
+"""Marks that go on a name: "C" is not "C++"."""
+
+
+def goes_on(text: str) -> bool:
+    """Tell whether ``text`` would make another word of the one before it."""
+    return text[:1].isalnum() or (text[:1] in _JOINERS and text != "")
 
 
 _SPACES = ("Ġ", "Ċ", "ĉ", "č", "▁", "<")
@@ -267,6 +280,6 @@ def _inside_words(tokenizer: Any) -> torch.Tensor:
     ids = [
         token
         for text, token in vocabulary.items()
-        if token not in special and not text.startswith(_SPACES) and text[:1].isalnum()
+        if token not in special and not text.startswith(_SPACES) and goes_on(text)
     ]
     return torch.tensor(sorted(ids), dtype=torch.long)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from corrigenda.chat import Chat
-from corrigenda.edit import Edit, EditId, fold
+from corrigenda.edit import Edit, fold
 from corrigenda.lm.loading import LanguageModel
 from corrigenda.lm.scoring import TargetScore, score_targets
 from corrigenda.lm.stopping import NATURAL, Stop
@@ -32,28 +32,32 @@ class Retraction:
 
     Attributes:
         memory: Where they are.
-        edit_ids: Those that were not live before.
+        added: Those that were not live before.
+        superseded: Those that they took the place of.
     """
 
     memory: Memory
-    edit_ids: tuple[EditId, ...]
+    added: tuple[Edit, ...]
+    superseded: tuple[Edit, ...]
 
     def revert(self) -> None:
-        """Retract the edits. Those retracted since are let be."""
-        for edit_id in self.edit_ids:
-            if self.memory.is_live(edit_id):
-                self.memory.retract(edit_id, reason="reverted")
+        """Retract the edits and bring back what they superseded. Those retracted since are let be."""
+        for edit in self.added:
+            if self.memory.is_live(edit.id):
+                self.memory.retract(edit.id, reason="reverted")
+        self.memory.add_many(self.superseded, on_conflict="coexist")
 
 
 class EditableModel:
     """An edited model with a memory of its own, which takes edits in batches and gives each batch back as an undo.
 
-    Edits coexist: a suite that makes contradictory ones means to. Usable in a ``with`` block, which removes the memory.
+    A later edit of the same fact supersedes the earlier one. Usable in a ``with`` block, which removes the memory.
 
     Args:
         lm: The model.
         strategy: See :class:`~corrigenda.middleware.generate.EditedModel`.
         encoder: Of the memory.
+        scope_threshold: See :class:`~corrigenda.memory.scope.Scope`.
         batch_size: Most prompts of a forward pass.
         stop: What ends an answer.
     """
@@ -81,9 +85,15 @@ class EditableModel:
         Raises:
             InvalidEdit, StoreError: Nothing was added.
         """
-        new = [edit for edit in dict.fromkeys(edits) if not self.memory.is_live(edit.id)]
-        added = self.memory.add_many(new, on_conflict="coexist")
-        return Retraction(self.memory, tuple(edit.id for edit in added))
+        before = self.memory.live()
+        self.memory.add_many(edits)
+        known, live = {edit.id for edit in before}, self.memory.live()
+        alive = {edit.id for edit in live}
+        return Retraction(
+            self.memory,
+            tuple(edit for edit in live if edit.id not in known),
+            tuple(edit for edit in before if edit.id not in alive),
+        )
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Continue each prompt greedily up to a natural stop."""

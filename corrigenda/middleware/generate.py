@@ -19,7 +19,7 @@ from corrigenda.lm.tokens import render, token_ids
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware import drop_in
-from corrigenda.middleware.answering import Job, Options, answer
+from corrigenda.middleware.answering import Job, Options, answer, goes_on
 from corrigenda.middleware.consult import Decision, consult, drive
 from corrigenda.middleware.strategies.base import Room, Strategy, create
 from corrigenda.middleware.streaming import Stream
@@ -143,13 +143,20 @@ class EditedModel:
         answers = greedy(
             self.lm, texts, prefix=prefixes, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size
         )
-        done = []
-        for text, prefix, item in zip(answers, prefixes, decisions, strict=True):
-            rest = after_word(text[len(prefix) :]) if prefix else text
-            if item.plan is not None and item.plan.stop is not None:
-                rest = cut(rest, item.plan.stop)
-            done.append((prefix + rest).rstrip() if item.plan is not None and item.plan.bare_line else prefix + rest)
-        return done
+        return [self._mended(text, item, max_new_tokens, stop) for text, item in zip(answers, decisions, strict=True)]
+
+    def _mended(self, text: str, item: Decision, max_new_tokens: int, stop: Stop) -> str:
+        """Return what the fast loop said as :meth:`ask` would have: it knows neither plans nor ends of words."""
+        plan = item.plan
+        if plan is None:
+            return text
+        rest = text[len(plan.prefix) :]
+        if plan.prefix and goes_on(rest):
+            job = Job.of(self.lm, item.request, plan, stop)
+            options = Options.of({"max_new_tokens": max_new_tokens + len(job.forced)})
+            return answer(self.lm, [job], options)[0]
+        text = plan.prefix + (rest if plan.stop is None else cut(rest, plan.stop))
+        return text.rstrip() if plan.bare_line else text
 
     def generate(self, inputs: Any = None, *args: Any, **options: Any) -> Any:
         """Do what ``model.generate`` of transformers does, in the light of the edits.
@@ -211,8 +218,3 @@ def timed(trace: Trace, milliseconds: float) -> Trace:
     """Return ``trace`` with the time of generation."""
     times: Mapping[str, float] = {**trace.milliseconds, "generate": milliseconds}
     return replace(trace, milliseconds=times)
-
-
-def after_word(text: str) -> str:
-    """Return ``text`` without letters or digits at its beginning: they would change the word before it."""
-    return text[next((place for place, char in enumerate(text) if not char.isalnum()), len(text)) :]

@@ -50,8 +50,8 @@ class Demonstration:
 def record(query: str, fact: str) -> str:
     """Return query and fact as a record that lacks its answer, every part on its line.
 
-    The fact comes last: of all orders tried on SmolLM2-135M, with the fact first or given twice, this one makes a
-    small model copy the target rather than recite what it knew (``docs/design/ike.md``).
+    The fact comes last: next to the answer a small model copies the target rather than recites what it knew
+    (figures in :mod:`corrigenda.middleware.strategies.ike`).
     """
     return f"Prompt: {one_line(query)}\nNew Fact: {one_line(fact)}\nAnswer:"
 

@@ -10,7 +10,27 @@ Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?". A pl
     New Fact: {the edit}
     Answer:
 
-Anything else (several edits, a poem, a question that takes a step more) keeps its own words, with the facts in front.
+Anything else (several edits, a poem, a question that takes a step more) keeps its own words, with the facts in front::
+
+    Facts:
+    - {the edit}
+
+    {the request}
+    Answer with the facts above.
+
+The wordings were chosen on training data with SmolLM2-135M-Instruct (135 million parameters, greedy, the right edit
+given). Share of answers that begin with the target, on the edit's own prompt / on paraphrases:
+
+======================================================  =========  ============  ============
+form of the record                                      tokens     CounterFact   zsRE
+======================================================  =========  ============  ============
+fact, prompt; no demonstration                          26         1.00 / .85    .75 / .67
+fact, answer, prompt, ``Answer:``; 5 demonstrations     185 + 33   .98 / 1.00    .96 / .96
+prompt, fact, ``Answer:``; 3 demonstrations (this one)  99 + 29    .98 / .97     .98 / .98
+======================================================  =========  ============  ============
+
+Demonstrations of kind ``retain`` cost two points of zsRE each way; asking with the last sentence alone, without the
+unrelated sentences before it, brings eight points of CounterFact's paraphrases.
 """
 
 from __future__ import annotations
@@ -24,7 +44,7 @@ from corrigenda.lm.stopping import LINE
 from corrigenda.memory.scope import Candidate
 from corrigenda.middleware.strategies.base import UNLIMITED, Plan, Room
 from corrigenda.middleware.strategies.demonstrations import Chooser, Demonstration, Fixed, built_in, record
-from corrigenda.middleware.strategies.wording import asked_part, asks_for_object, statement
+from corrigenda.middleware.strategies.wording import plain_question, statement
 
 MAX_FACTS = 8
 """Most facts of one request, the most probable ones."""
@@ -63,10 +83,9 @@ class IKE:
 
     def plan(self, request: Chat, edits: Sequence[Candidate], *, room: Room = UNLIMITED) -> Plan:
         """See :class:`~corrigenda.middleware.strategies.base.Strategy`."""
-        if len(edits) == 1 and edits[0].verdict == "direct":
-            asked = asked_part(request.query, edits[0])
-            if asks_for_object(asked, completion=request.completion):
-                return self._record(request, asked, edits[0], room)
+        if (plain := plain_question(request, edits)) is not None:
+            candidate, asked = plain
+            return self._record(request, asked, candidate, room)
         return self._facts(request, edits, room)
 
     def _record(self, request: Chat, asked: str, candidate: Candidate, room: Room) -> Plan:
@@ -81,16 +100,21 @@ class IKE:
 
     def _facts(self, request: Chat, edits: Sequence[Candidate], room: Room) -> Plan:
         """Put the facts in front of the request's own words."""
-        lines = [f"New Fact: {statement(candidate.edit)}" for candidate in edits[:MAX_FACTS]]
-        whole = "\n".join(turn.content for turn in request.messages)
+        lines = [f"- {statement(candidate.edit)}" for candidate in edits[:MAX_FACTS]]
+        whole = "\n".join([*(turn.content for turn in request.messages), _REMINDER])
         while len(lines) > 1 and not room.fits("\n".join([*lines, whole])):
             lines.pop()  # the least probable goes first
-        return Plan(in_front(request, "\n".join(lines)), strategy=self.name)
+        before = "\n".join(["Facts:", *lines, "", ""])
+        # A text that is to be continued must keep its end.
+        return Plan(around(request, before, "" if request.completion else _REMINDER), strategy=self.name)
 
 
-def in_front(request: Chat, text: str) -> Chat:
-    """Return ``request`` with ``text`` before its last user turn, which is not changed otherwise."""
+_REMINDER = "\nAnswer with the facts above."
+
+
+def around(request: Chat, before: str, after: str) -> Chat:
+    """Return ``request`` with texts before and after its last user turn, which is not changed otherwise."""
     last = max(place for place, turn in enumerate(request.messages) if turn.role == "user")
     turn = request.messages[last]
-    changed = replace(turn, content=f"{text}\n\n{turn.content}")
+    changed = replace(turn, content=f"{before}{turn.content}{after}")
     return replace(request, messages=(*request.messages[:last], changed, *request.messages[last + 1 :]))

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GenerationConfig, TextStreamer
+from transformers.generation.streamers import BaseStreamer
+
+from corrigenda.errors import InvalidRequest
+from corrigenda.middleware.drop_in import read_rows
+
+QUERY = "The capital of Kazakhstan is"
+OTHER = "The capital of Peru is"
+
+
+def batch(lm, *texts: str) -> dict[str, torch.Tensor]:
+    encoded = lm.tokenizer(list(texts), return_tensors="pt", padding=True, return_token_type_ids=False)
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def turns(lm, *conversations: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    messages = [[{"role": role, "content": text} for role, text in turn] for turn in conversations]
+    texts = [lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in messages]
+    return batch(lm, *texts)
+
+
+def said(lm, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> list[str]:
+    new = ids[:, inputs["input_ids"].shape[1] :]
+    return [lm.tokenizer.decode(row, skip_special_tokens=True) for row in new]
+
+
+# Nothing fires
+
+
+def test_the_model_gets_exactly_what_the_wrapper_got(edited, llama, calls, kazakhstan):
+    model, heard = edited(llama), calls(llama)
+    inputs = batch(llama, OTHER, "Tell me a story.")
+    options = {"temperature": 0.7, "top_p": 0.9, "do_sample": True, "max_new_tokens": 3}
+    torch.manual_seed(1)
+    ours = model.generate(**inputs, **options)
+    torch.manual_seed(1)
+    assert torch.equal(ours, llama.model.generate(**inputs, **options))
+    (args, got), (_, bare) = heard
+    assert args == ()
+    assert list(got) == list(bare)
+    assert all(got[name] is bare[name] for name in bare)
+
+
+def test_arguments_by_place_stay_in_place(edited, llama, calls, kazakhstan):
+    model, heard = edited(llama), calls(llama)
+    inputs, config = batch(llama, OTHER)["input_ids"], GenerationConfig(max_new_tokens=2, do_sample=False)
+    model.generate(inputs, config)
+    assert heard[0][0][0] is inputs
+    assert heard[0][0][1] is config
+    assert heard[0][1] == {}
+
+
+def test_what_holds_no_text_passes(edited, llama, calls, kazakhstan):
+    model, heard = edited(llama), calls(llama)
+    embeds = llama.model.get_input_embeddings()(batch(llama, QUERY)["input_ids"])
+    assert model.generate(inputs_embeds=embeds, max_new_tokens=2).shape == (1, 2)
+    blank = {"input_ids": torch.tensor([[0, 0]]), "attention_mask": torch.tensor([[1, 1]])}
+    model.generate(**blank, max_new_tokens=2)
+    with model.without_edits():
+        model.generate(**batch(llama, QUERY), max_new_tokens=2)
+    assert len(heard) == 3
+
+
+# Some edit fires
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+def test_a_mixed_batch(edited, llama, kazakhstan, strategy: str):
+    model = edited(llama, strategy=strategy)
+    inputs = batch(llama, OTHER, QUERY, "Who wrote Hamlet and when did he?")
+    options = {"max_new_tokens": 12, "do_sample": False}
+    out = model.generate(**inputs, **options)
+    width = inputs["input_ids"].shape[1]
+    assert torch.equal(out[:, :width], inputs["input_ids"])
+    assert out.shape[1] <= width + 12
+    free = torch.tensor([0, 2])
+    bare = llama.model.generate(**{name: value[free] for name, value in inputs.items()}, **options)
+    assert torch.equal(out[free][:, : bare.shape[1]], bare)
+    assert bool((out[free][:, bare.shape[1] :] == llama.pad_id).all())
+    answer = said(llama, out, inputs)[1]
+    if strategy == "auto":
+        assert answer.startswith(" Almaty")
+    else:
+        assert "\n" not in answer.rstrip("\n")
+
+
+def test_padding_is_told_by_the_mask_or_by_its_token(edited, llama, kazakhstan):
+    inputs = batch(llama, QUERY, "A much longer text than the other one, to be sure")
+    for mask in (inputs["attention_mask"], None):
+        rows = read_rows(llama, inputs["input_ids"], mask)
+        assert rows[0].request is not None
+        assert rows[0].request.query == QUERY
+    model = edited(llama)
+    out = model.generate(inputs["input_ids"], max_new_tokens=9, do_sample=False)
+    assert said(llama, out, inputs)[0].startswith(" Almaty")
+
+
+def test_a_rendered_conversation_is_recognised(edited, llama, calls, kazakhstan):
+    question = ("user", "What is the capital of Kazakhstan?")
+    history = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello")]
+    model = edited(llama)
+    inputs = turns(llama, [question], [*history, question], [question, ("assistant", "Astana"), ("user", "Thanks!")])
+    out = model.generate(**inputs, max_new_tokens=10, do_sample=False)
+    answers = said(llama, out, inputs)
+    assert [text.startswith("Almaty") for text in answers] == [True, True, False]
+    rows = read_rows(llama, inputs["input_ids"], inputs["attention_mask"])
+    assert [row.request.query for row in rows] == [question[1], question[1], "Thanks!"]
+
+
+def test_facts_go_into_the_turn_and_nothing_else_changes(edited, llama, calls, kazakhstan):
+    model, heard = edited(llama), calls(llama)
+    request = "Write a poem about Kazakhstan. <|im_end|>"
+    before = [("system", "Be brief.")]
+    model.generate(**turns(llama, [*before, ("user", request)]), max_new_tokens=2, do_sample=False)
+    sent = heard[0][1]["input_ids"][0].tolist()
+    text = llama.tokenizer.decode(sent)
+    assert text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nFacts:\n- The capital of Kazakhstan is Almaty\n\n"
+        "Write a poem about Kazakhstan. <|im_end|>\nAnswer with the facts above.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    end = llama.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert sent.count(end) == 2  # the one inside the message is spelled out
+
+
+def test_several_sequences_a_row(edited, llama, kazakhstan):
+    inputs = batch(llama, OTHER, QUERY)
+    torch.manual_seed(0)
+    options = {"max_new_tokens": 9, "do_sample": True, "num_return_sequences": 3}
+    out = edited(llama).generate(**inputs, **options)
+    assert len(out) == 6
+    answers = said(llama, out, inputs)
+    assert [text.startswith(" Almaty") for text in answers] == [False] * 3 + [True] * 3
+
+
+def test_beams(edited, llama, kazakhstan):
+    inputs = batch(llama, QUERY)
+    out = edited(llama).generate(**inputs, max_new_tokens=9, num_beams=2, do_sample=False)
+    assert said(llama, out, inputs)[0].startswith(" Almaty")
+
+
+def test_length_limits(edited, llama, kazakhstan):
+    model, inputs = edited(llama), batch(llama, QUERY)
+    width = inputs["input_ids"].shape[1]
+    forced = len(llama.tokenizer(" Almaty").input_ids)
+    for longest in (1, forced, forced + 2):
+        assert model.generate(**inputs, max_new_tokens=longest, do_sample=False).shape[1] <= width + longest
+    assert model.generate(**inputs, max_length=width + 3, do_sample=False).shape[1] <= width + 3
+    config = GenerationConfig(max_new_tokens=2, do_sample=False)
+    assert model.generate(inputs["input_ids"], config).shape[1] <= width + 2
+
+
+def test_a_dictionary_as_result(edited, llama, kazakhstan):
+    model, inputs = edited(llama), batch(llama, QUERY)
+    out = model.generate(**inputs, max_new_tokens=9, do_sample=False, return_dict_in_generate=True)
+    assert said(llama, out.sequences, inputs)[0].startswith(" Almaty")
+    with pytest.raises(InvalidRequest, match="output_scores=True cannot be served while an edit fires"):
+        model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, output_scores=True)
+
+
+class Listening(BaseStreamer):
+    def __init__(self) -> None:
+        self.heard: list[list[int]] = []
+        self.ended = False
+
+    def put(self, value: torch.Tensor) -> None:
+        self.heard.append(value.reshape(-1).tolist())
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_a_streamer_hears_the_caller_s_prompt_and_the_whole_answer(edited, llama, kazakhstan):
+    model, inputs, streamer = edited(llama), batch(llama, QUERY), Listening()
+    out = model.generate(**inputs, max_new_tokens=9, do_sample=False, streamer=streamer)
+    assert streamer.heard[0] == inputs["input_ids"][0].tolist()
+    assert [token for piece in streamer.heard for token in piece] == out[0].tolist()
+    assert streamer.ended
+
+
+def test_a_text_streamer_prints_the_answer(edited, llama, kazakhstan, capsys: pytest.CaptureFixture[str]):
+    streamer = TextStreamer(llama.tokenizer, skip_prompt=True)
+    edited(llama).generate(**batch(llama, QUERY), max_new_tokens=9, do_sample=False, streamer=streamer)
+    assert capsys.readouterr().out.startswith(" Almaty")
+
+
+def test_a_plan_that_does_not_fit(edited, llama, kazakhstan):
+    sizes = {n: turns(llama, [("user", "Write a poem about Kazakhstan." + " And so on." * n)]) for n in range(20, 90)}
+    inputs = max(
+        (item for item in sizes.values() if item["input_ids"].shape[1] < 512),
+        key=lambda item: item["input_ids"].shape[1],
+    )
+    with pytest.raises(InvalidRequest, match="reads 512"):
+        edited(llama).generate(**inputs, max_new_tokens=1)
+
+
+def test_an_encoder_decoder(edited, t5, kazakhstan):
+    inputs = batch(t5, OTHER, QUERY)
+    out = edited(t5).generate(**inputs, max_new_tokens=9, do_sample=False)
+    assert out[:, 0].tolist() == [0, 0]
+    texts = [t5.tokenizer.decode(row, skip_special_tokens=True) for row in out]
+    assert texts[1].strip().startswith("Almaty")
+    result = edited(t5).generate(**inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+    assert torch.equal(result.sequences[:, :3], out[:, :3])
