@@ -47,7 +47,7 @@ def train(sample: Vectors, count: int) -> Lists:
 
 def lists_for(count: int) -> int:
     """Return how many lists suit ``count`` vectors."""
-    return max(16, round(LISTS_PER_ROOT * count**0.5))
+    return int(max(16, round(LISTS_PER_ROOT * count**0.5)))
 
 
 def probes_for(lists: int) -> int:
@@ -57,7 +57,7 @@ def probes_for(lists: int) -> int:
 
 def outgrown(index: Lists) -> int:
     """Return how many vectors make ``index`` have too few lists."""
-    return round((index.nlist / LISTS_PER_ROOT) ** 2 * 2)
+    return int((index.nlist / LISTS_PER_ROOT) ** 2 * 2)
 
 
 def pages(index: Lists, lock: AbstractContextManager[object]) -> Iterator[tuple[Slots, Vectors]]:
@@ -95,9 +95,10 @@ def numbers(index: faiss.Index, slots: int) -> NDArray[np.bool_]:
     if index.code_size != 2 * index.d or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ValueError("the index keeps its vectors otherwise")
     present = np.zeros(slots, dtype=bool)
-    for number in range(index.nlist):
-        if size := index.invlists.list_size(number):
-            ids = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+    lists: Lists = index
+    for number in range(lists.nlist):
+        if size := lists.invlists.list_size(number):
+            ids = faiss.rev_swig_ptr(lists.invlists.get_ids(number), size)
             if ids.min() < 0 or ids.max() >= slots:
                 raise ValueError("the index holds numbers that no edit has")
             present[ids] = True

@@ -70,8 +70,10 @@ class Partition:
     @property
     def nbytes(self) -> int:
         """Bytes of vectors, lists and frames, without Python's own."""
-        size = self.faiss.ntotal * (2 * self.faiss.d + 8 if self.clustered else 4 * self.faiss.d + 16)
-        return size + self._frames.nbytes + (4 * self.faiss.d * self.faiss.nlist if self.clustered else 0)
+        size: int = self.faiss.ntotal * (2 * self.faiss.d + 8 if self.clustered else 4 * self.faiss.d + 16)
+        if self.clustered:
+            size += 4 * self.faiss.d * self.faiss.nlist
+        return size + self._frames.nbytes
 
     @classmethod
     def restore(cls, index: faiss.Index, ids: Sequence[str], frames: Vectors) -> Partition:

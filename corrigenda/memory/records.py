@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, trusted
 from corrigenda.errors import InvalidEdit
 from corrigenda.memory.ledger import EVENT_KINDS, Event
 
@@ -25,10 +25,10 @@ def decode_event(record: bytes, seq: int) -> Event:
     """
     try:
         row = json.loads(record)
-        edit = Edit.from_dict(row["edit"])
         when = datetime.fromisoformat(row["when"])
         kind, edit_id, event_id = row["kind"], row["edit_id"], row["id"]
-    except (KeyError, TypeError, UnicodeDecodeError, InvalidEdit) as error:
+        edit = trusted(row["edit"], edit_id) or Edit.from_dict(row["edit"])
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, InvalidEdit) as error:
         raise ValueError(str(error)) from error
     if edit.id != edit_id or kind not in EVENT_KINDS:
         raise ValueError("its content does not match its id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -47,7 +48,8 @@ class Replica:
         self._closed = False
         self._loading = threading.Lock()
         self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
-        self.follow(store.read())
+        with _collector_paused():
+            self.follow(store.read())
         self._index.opened(self.state)
 
     @property
@@ -235,6 +237,18 @@ class Replica:
             self._index.save(self.state)
         finally:
             self.store.close()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Make millions of lasting objects without Python looking through all of them for rubbish again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _unknown(edit_id: str, matches: Sequence[str], known: Iterable[str]) -> UnknownEdit:

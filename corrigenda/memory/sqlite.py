@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, trusted
 from corrigenda.errors import InvalidEdit, StoreDamaged, StoreError, StoreNotWritable
 from corrigenda.memory import migrations
 from corrigenda.memory.files import check_pages, inspect, translated, wal
@@ -271,9 +271,10 @@ class SQLiteStore:
     def _event(self, row: tuple[Any, ...]) -> Event:
         seq, event_id, kind, edit_id, content, replaces, author, reason, at = row
         try:
-            edit = Edit.from_dict(json.loads(content))
+            row_of_edit = json.loads(content)
+            edit = trusted(row_of_edit, edit_id) or Edit.from_dict(row_of_edit)
             when = datetime.fromisoformat(at)
-        except (InvalidEdit, ValueError, TypeError) as error:
+        except (InvalidEdit, ValueError, TypeError, AttributeError) as error:
             raise self._unreadable(seq, str(error)) from error
         if edit.id != edit_id or kind not in EVENT_KINDS:
             raise self._unreadable(seq, "its content does not match its id")
