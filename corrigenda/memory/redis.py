@@ -46,6 +46,7 @@ _CHUNK = 500  # vectors a round trip: below 1 MB
 _WAITAOF = (7, 2)
 _BRIEFLY = 0.05  # seconds to repeat for, where there are other means: enough for a connection that went stale
 _NAME_LIMIT = 200
+_ANYWHERE = (-1, "")  # after whatever is there
 
 
 @dataclass
@@ -56,6 +57,8 @@ class _Transaction:
     events: list[Event] = field(default_factory=list)
     vectors: dict[bytes, bytes] = field(default_factory=dict)
     fingerprint: str = ""
+    promised: bool = False  # whether somebody was told which numbers the events will have
+    last: int = 0  # the number that the last of them has
 
 
 class RedisStore:
@@ -153,17 +156,20 @@ class RedisStore:
         return events
 
     def append(self, events: Sequence[Event]) -> int:
-        """Append ``events``, all or none, and return the last sequence number.
+        """Append ``events``, all or none, and return the last sequence number; theirs, if they are there already.
 
         They are there when the outermost :meth:`exclusive` block ends; outside one, when this returns.
         """
+        inside = self._transaction() is not None
         with self.exclusive():
             transaction = self._transaction()
             assert transaction is not None
             if transaction.base is None:
-                transaction.base = self.last()
+                transaction.base = self.last() if inside else _ANYWHERE
             transaction.events += events
-            return transaction.base[0] + len(transaction.events)
+            transaction.promised = inside
+            last = transaction.base[0] + len(transaction.events)
+        return last if inside else transaction.last
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -311,7 +317,7 @@ class RedisStore:
         return events
 
     def _commit(self, transaction: _Transaction) -> None:
-        base = transaction.base or (-1, "")
+        base = transaction.base or _ANYWHERE
         arguments: list[Any] = [base[0], base[1], len(transaction.events)]
         for event in transaction.events:
             live = "0" if event.kind in ("retracted", "consolidated") else "1"
@@ -324,9 +330,10 @@ class RedisStore:
         if status == b"moved":
             raise LedgerMoved(f"another writer was faster: the ledger is at {last} now", remedy="Try again.")
         if transaction.events:
-            if int(last) != base[0] + len(transaction.events):
+            transaction.last = last
+            if transaction.promised and last != base[0] + len(transaction.events):
                 raise StoreError(f"event {transaction.events[0].id} is in the ledger already, at another place")
-            self._mark = (int(last), transaction.events[-1].id)
+            self._mark = max(self._mark, (last, transaction.events[-1].id))
 
     def _run(self, db: Client, keys: list[str], arguments: list[Any]) -> tuple[bytes, int]:
         """Run the script, wait for what the durability asks for; both on one connection, or the wait is for nothing."""

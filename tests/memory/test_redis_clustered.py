@@ -30,7 +30,6 @@ def ids(*span: int) -> list[EditId]:
 def many(monkeypatch: pytest.MonkeyPatch) -> Partition:
     """A partition that has just changed over to lists."""
     monkeypatch.setattr(index, "EXACT_UP_TO", 500)
-    monkeypatch.setattr(clustered, "PROBES", 1.0)
     monkeypatch.setattr(index, "_MOST_DEAD", 20)
     partition = Partition(D)
     partition.add(ids(600), rows(600), rows(600, seed=1))
@@ -85,7 +84,6 @@ def test_most_neighbours_removed_are_no_hindrance(many: Partition) -> None:
 def test_changes_while_the_lists_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "EXACT_UP_TO", 500)
     monkeypatch.setattr(index, "_LAST_STEP", 5)
-    monkeypatch.setattr(clustered, "PROBES", 1.0)
     training, go_on, original = threading.Event(), threading.Event(), clustered.train
 
     def slowly(sample: np.ndarray, count: int) -> faiss.Index:
