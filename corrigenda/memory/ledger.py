@@ -98,6 +98,10 @@ class Store(Protocol):
         """Keep encoded texts. A cache: losing it costs time, not facts."""
         ...
 
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop vectors other than ``keep`` of the encoder ``fingerprint``; return how many. No event is touched."""
+        ...
+
     def has(self, seq: int, event_id: str) -> bool:
         """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
         ...

@@ -111,6 +111,12 @@ class LiveIndex:
         except (OSError, CorrigendaError) as error:
             self.note(f"the index was not saved: {error}")
 
+    def save_now(self, state: State) -> None:
+        """Write a snapshot of everything that is live, changed or not."""
+        self.ready(state)
+        self._changes += 1
+        self.save(state)
+
     def note(self, text: str) -> None:
         """Keep ``text`` for the traces and log it."""
         log.warning("%s", text)

@@ -247,6 +247,18 @@ class RedisStore:
         page = self.link.call(lambda db: db.xrange(self._key("events"), f"{seq}-0", f"{seq}-0"))
         return bool(page) and page[0][1].get(b"i") == event_id.encode()
 
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop the vectors of ``fingerprint`` but ``keep``, and return how many were dropped."""
+        if self.readonly:
+            raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
+        name, dropped, cursor = self._key("vectors", fingerprint), 0, 0
+        while True:
+            cursor, rows = self.link.call(partial(_scan, key=name, cursor=cursor))
+            if doomed := [key for key in rows if key not in keep]:
+                dropped += self.link.call(partial(_drop, key=name, fields=doomed))
+            if not cursor:
+                return dropped
+
     def knows(self, event_id: str) -> bool:
         """Tell whether an event of that id is in the ledger."""
         return bool(self.link.call(lambda db: db.hexists(self._key("ids"), event_id)))
@@ -427,6 +439,15 @@ def _range(db: Client, *, key: str, first: str, last: str) -> list[Any]:
 def _values(db: Client, *, key: str, fields: list[bytes]) -> list[bytes | None]:
     rows: list[bytes | None] = db.hmget(key, fields)
     return rows
+
+
+def _scan(db: Client, *, key: str, cursor: int) -> tuple[int, list[bytes]]:
+    after, rows = db.hscan(key, cursor, count=_CHUNK)
+    return int(after), list(rows)
+
+
+def _drop(db: Client, *, key: str, fields: list[bytes]) -> int:
+    return int(db.hdel(key, *fields))
 
 
 def _pair(answer: Any) -> tuple[bytes, int]:

@@ -228,6 +228,11 @@ class Replica:
             self._index.change(removed, [added] if added is not None else [], vectors)
         return bool(events)
 
+    def snapshot(self) -> None:
+        """Write the index where it is kept between processes; what goes wrong is a notice."""
+        with self.lock:
+            self._index.save_now(self.state)
+
     def close(self) -> None:
         """Save the index and let go of the store; once."""
         if self._closed:

@@ -146,6 +146,16 @@ class SQLiteStore:
                 ((fingerprint, key, data) for key, data in rows.items()),
             )
 
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop all vectors but ``keep`` of ``fingerprint``, give the space back, and return how many were dropped."""
+        rows = self._rows("SELECT fingerprint, text_hash FROM vectors", ())
+        doomed = [row for row in rows if row[0] != fingerprint or row[1] not in keep]
+        with self.exclusive(), translated(self.path):
+            self._db.executemany("DELETE FROM vectors WHERE fingerprint = ? AND text_hash = ?", doomed)
+        with self._connection() as db, translated(self.path):
+            db.execute("VACUUM")
+        return len(doomed)
+
     def has(self, seq: int, event_id: str) -> bool:
         """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
         return seq == 0 or self._rows("SELECT id FROM events WHERE seq = ?", (seq,)) == [(event_id,)]
