@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from corrigenda.cli.common import AsJson, console, err_console, print_json, print_table
-
-if TYPE_CHECKING:
-    from corrigenda.memory.scope_pairs import LabelledPair
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,13 +48,13 @@ def evaluate(
 ) -> None:
     """Measure the classifier on labelled pairs."""
     from corrigenda.memory.judge import FrameJudge
-    from corrigenda.memory.scope_evaluation import evaluate
+    from corrigenda.memory.scope_evaluation import evaluate, reliability_diagram
     from corrigenda.memory.scope_pairs import read_pairs
 
     rows, judge = read_pairs(pairs), FrameJudge.load(weights)
     found = evaluate(rows, judge)
     if plot is not None:
-        _plot(rows, judge, plot)
+        plot.write_bytes(reliability_diagram(rows, judge))
     if as_json:
         print_json(found)
         return
@@ -104,27 +101,3 @@ def calibrate(
         console().print(f"{len(lines)} queries cannot bound a rate of {rate:g}: at least {round(1 / rate)} are needed.")
     else:
         console().print(f"threshold {threshold:.4f} (default {scope.threshold:.4f} fires on {at_default:.2%} of these)")
-
-
-def _plot(pairs: list[LabelledPair], judge: Any, target: Path) -> None:
-    """Draw how often pairs are in scope against the probability they were given."""
-    import numpy as np
-
-    from corrigenda.errors import MissingExtra
-    from corrigenda.memory.encoder import MiniLM
-    from corrigenda.memory.scope_evaluation import probabilities
-
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra.named("train", "matplotlib") from error
-    chances, _ = probabilities(pairs, judge, MiniLM.load())
-    truth = np.array([pair.label > 0 for pair in pairs])
-    place = np.minimum((chances * 10).astype(int), 9)
-    bins = [number for number in range(10) if (place == number).any()]
-    figure = Figure(figsize=(5, 5))
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.plot([chances[place == n].mean() for n in bins], [truth[place == n].mean() for n in bins], marker="o")
-    axes.set(xlabel="probability given", ylabel="share in scope", title=f"{len(pairs)} pairs")
-    figure.savefig(target, format="png")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -117,7 +118,8 @@ def save(results: Mapping[str, Any], path: Path) -> None:
         draft.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise EvaluationError(
             f"the results cannot be written to {path}: {error.strerror or error}", remedy="Name a writable place."
         ) from error

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from corrigenda.errors import ModelDamaged
+from corrigenda.memory.encoder import quiet
 
 MAX_TOKENS = 64
 """Longest frame, in tokens; more does not count."""
@@ -55,9 +56,14 @@ class FrameNetwork(nn.Module):
         from transformers import AutoModel
 
         try:
-            base = AutoModel.from_pretrained(
-                source, local_files_only=True, dtype=torch.float32, attn_implementation="eager", add_pooling_layer=False
-            )
+            with quiet():  # transformers reports that the pooler's weights were left out
+                base = AutoModel.from_pretrained(
+                    source,
+                    local_files_only=True,
+                    dtype=torch.float32,
+                    attn_implementation="eager",
+                    add_pooling_layer=False,
+                )
             network = cls(base)
             if weights is not None:
                 tuned = {name: value.float() for name, value in load_file(weights).items()}

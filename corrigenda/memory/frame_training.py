@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from corrigenda.memory.scope_augmentation import FramePair
 
 _BATCH = 96
 _DROPPED = 0.1  # share of tokens hidden while training: wordings must not be learnt by heart
-_REPEATS = 2  # a frequent pair of frames counts this often at most
 
 
 def tune(
@@ -44,8 +42,7 @@ def tune(
     rng = random.Random(seed)
     torch.manual_seed(seed)
     network = FrameNetwork.load(source or encoder.package_folder())
-    counts = Counter(pairs)
-    chosen = sorted(pair for pair, count in counts.items() for _ in range(min(count, _REPEATS)))
+    chosen = sorted(set(pairs))  # how often a wording occurs says nothing about what it means
     states = States(network, sorted({text for pair in chosen for text in pair[:2]}))
     optimiser = torch.optim.AdamW(
         [

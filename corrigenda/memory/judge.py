@@ -183,11 +183,6 @@ class FrameJudge:
                 raise
             raise ModelDamaged(f"the scope classifier in {folder} cannot be read: {error}") from error
 
-    @staticmethod
-    def shipped() -> bool:
-        """Tell whether the package came with weights."""
-        return (_WEIGHTS / "scope.json").is_file()
-
     def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
         """Return judgements; about 3 ms for the first pair of a query, less for the others."""
         rows = self.inputs(pairs)

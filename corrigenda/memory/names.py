@@ -143,8 +143,8 @@ def alike(word: str, other: str) -> float:
     """Return 1 for equal words, 0.8 for a typing error, 0.7 for a shared long stem, else 0."""
     if word == other:
         return 1.0
-    if word in _LIGHT or any(char.isdigit() for char in word + other) or min(len(word), len(other)) < 4:
-        return 0.0
+    if word in _LIGHT or any(char.isdigit() for char in word + other) or min(len(word), len(other)) < 6:
+        return 0.0  # of short words one letter makes another word: Dakar, Dakor
     limit = 1 if min(len(word), len(other)) < 8 else 2
     if abs(len(word) - len(other)) <= limit and edit_distance(word, other, limit) <= limit:
         return 0.8

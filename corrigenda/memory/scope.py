@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.chat import check_query
-from corrigenda.edit import Edit
-from corrigenda.errors import InvalidRequest
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import InvalidRequest, UnknownEdit
 from corrigenda.memory.features import has_initials, names_of
-from corrigenda.memory.judge import FrameJudge, Judge, Judgement, Pair, SimilarityJudge
+from corrigenda.memory.judge import FrameJudge, Judge, Judgement, Pair
 from corrigenda.memory.memory import Hit, Memory
 from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.names import NameMatch, Token, best_match, match_name, tokens
@@ -138,13 +138,19 @@ class Scope:
         if not queries or not len(self.memory):
             return [Consideration(query, (), dict.fromkeys(("encode", "search", "judge"), 0.0)) for query in queries]
         clock = _Clock()
-        parts = [segments(query) for query in queries]
+        mentions = [
+            [mention for mention in self.memory.mentions(query, namespace) if not mention.nested] for query in queries
+        ]
+        parts = [
+            segments(query, [(mention.start, mention.end) for mention in of_query])
+            for query, of_query in zip(queries, mentions, strict=True)
+        ]
         vectors = self.memory.encoder.encode([segment.text for part in parts for segment in part])
         clock.lap("encode")
         found = iter(list(zip(vectors, self.memory.search(vectors, self.k, namespace), strict=True)))
         looks = [
-            _look(query, part, [next(found) for _ in part], self.memory, namespace)
-            for query, part in zip(queries, parts, strict=True)
+            _look(part, of_query, [next(found) for _ in part], self.memory, namespace)
+            for part, of_query in zip(parts, mentions, strict=True)
         ]
         clock.lap("search")
         pairs = [pair for look in looks for pair, _ in look]
@@ -161,7 +167,7 @@ class Scope:
         """The judge; loaded now if it was not."""
         with self._loading:
             if self._judge is None:
-                self._judge = FrameJudge.load() if FrameJudge.shipped() else SimilarityJudge()
+                self._judge = FrameJudge.load()
             return self._judge
 
     @property
@@ -194,9 +200,10 @@ class Scope:
 _Look = list[tuple[Pair, Mention | None]]
 
 
-def _look(query: str, parts: Sequence[Segment], found: Sequence[_Found], memory: Memory, namespace: str) -> _Look:
+def _look(
+    parts: Sequence[Segment], mentions: Sequence[Mention], found: Sequence[_Found], memory: Memory, namespace: str
+) -> _Look:
     """Gather the pairs of one query: edits that a segment names, then edits that are like it in wording or name."""
-    mentions = [mention for mention in memory.mentions(query, namespace) if not mention.nested]
     named: _Look = []
     similar: _Look = []
     for segment, (vector, near) in zip(parts, found, strict=True):
@@ -222,10 +229,17 @@ def _named(
         match = NameMatch(mention.start - segment.start, mention.end - segment.start, 1.0, True, 0, mention.name)
         ids = list(mention.edit_ids)
         if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the segment
-            nearness = memory.frame_vectors(ids) @ vector
-            ids = [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
+            ids = _nearest(ids, vector, memory)
         for edit_id in ids:
             yield Pair(memory.get(edit_id), segment.text, match, cosines.get(edit_id, bound)), mention
+
+
+def _nearest(ids: list[EditId], vector: Vectors, memory: Memory) -> list[EditId]:
+    try:
+        nearness = memory.frame_vectors(ids) @ vector
+    except UnknownEdit:  # one of them was retracted meanwhile
+        return ids[:_MOST_PAIRS]
+    return [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
 
 
 def _similar(

@@ -36,6 +36,10 @@ _CHAT = (
     "By the way, ",
     "Answer briefly: ",
     "hey ",
+    "And ",
+    "But ",
+    "Also, ",
+    "I want to know ",
 )
 
 
@@ -161,4 +165,4 @@ def _fill(wording: str) -> str:
 
 
 def _spoken(frame: str, rng: random.Random) -> str:
-    return rng.choice(_CHAT) + _lowered(frame, PLACEHOLDER) if rng.random() < 0.08 else frame
+    return rng.choice(_CHAT) + _lowered(frame, PLACEHOLDER) if rng.random() < 0.12 else frame

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +75,38 @@ def highest(queries: Sequence[str], scope: Scope, namespace: str = "default") ->
         for considered in scope.consider(queries[start : start + 64], namespace):
             found.append(considered.candidates[0].probability if considered.candidates else 0.0)
     return found
+
+
+def reliability_diagram(
+    pairs: Sequence[LabelledPair], judge: Judge | None = None, encoder: Encoder | None = None
+) -> bytes:
+    """Return a PNG: per tenth of probability a bar as high as the share in scope; the diagonal is what is right."""
+    chances, _ = probabilities(pairs, judge or FrameJudge.load(), encoder or MiniLM.load())
+    inside = np.array([pair.label > 0 for pair in pairs])
+    side, margin = 400, 20
+    image = np.full((side + 2 * margin, side + 2 * margin, 3), 255, dtype=np.uint8)
+    canvas = image[margin : margin + side, margin : margin + side]  # row 0 is probability 1
+    place = np.minimum((chances * 10).astype(int), 9)
+    for number in range(10):
+        if (place == number).any():
+            height = round(side * float(inside[place == number].mean()))
+            canvas[side - height :, number * 40 + 3 : number * 40 + 37] = (86, 130, 180)
+    steps = np.arange(side)
+    canvas[side - 1 - steps, steps] = (200, 60, 50)
+    canvas[[0, -1], :] = canvas[:, [0, -1]] = 0
+    return _png(image)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """Return ``image``, (height, width, 3), as a PNG file: too little to ask for a plotting library."""
+    height, width, _ = image.shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\x00" + row.tobytes() for row in image)  # filter 0: bytes as they are
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def _prepared(pairs: Sequence[LabelledPair], encoder: Encoder) -> list[Pair]:

@@ -1,6 +1,6 @@
 """Training the scope classifier: frame network, trees, calibration; judged on relations it has not seen.
 
-The relations are dealt into two folds. A network tuned on one fold gives the logits of the other's pairs, so the trees
+The relations are dealt into folds. A network tuned without a fold gives the logits of that fold's pairs, so the trees
 learn how far to trust the network on a relation that is new to it, and the report says how good it is there. Networks
 are kept in the output folder as they are finished: an interrupted run goes on where it stopped.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Recipe:
     Attributes:
         epochs: Passes over the pairs of frames.
         rate: Learning rate of the tuned layers.
+        folds: How many networks are tuned, each without some of the relations, besides the final one.
         invented: Pairs of frames in our own words that are added, at most.
         rows: Pairs, variations included, that the trees are fitted on.
         trees, depth: How many trees, and how deep.
@@ -50,6 +52,7 @@ class Recipe:
 
     epochs: int = 2
     rate: float = 1e-4
+    folds: int = 3
     invented: int = 20_000
     rows: int = 14_000
     trees: int = 120
@@ -73,7 +76,7 @@ def train(
     """
     recipe = recipe or Recipe()
     out.mkdir(parents=True, exist_ok=True)
-    folds = fold_of(relation_groups(pairs), recipe.seed)
+    folds = fold_of(relation_groups(pairs), recipe.folds, recipe.seed)
     networks = [
         _network(
             out,
@@ -82,7 +85,7 @@ def train(
             recipe,
             progress,
         )
-        for number in (0, 1)
+        for number in range(recipe.folds)
     ]
     final = _network(out, "final", pairs, recipe, progress)
     rows = _rows(pairs, folds, recipe)
@@ -101,15 +104,16 @@ def train(
     return report
 
 
-def fold_of(groups: Sequence[int], seed: int) -> list[int]:
-    """Return a fold, 0 or 1, per pair: whole groups, dealt out largest first; −1 for pairs of no known group."""
-    names = sorted(set(groups) - {-1}, key=lambda group: (-groups.count(group), group))
+def fold_of(groups: Sequence[int], count: int, seed: int) -> list[int]:
+    """Return a fold, 0 to ``count`` − 1, per pair: whole groups, dealt out largest first; −1 for no known group."""
+    sizes = Counter(groups)
+    names = sorted(set(groups) - {-1}, key=lambda group: (-sizes[group], group))
     order = random.Random(seed)
     side: dict[int, int] = {}
-    for first in range(0, len(names), 2):
-        couple = names[first : first + 2]
-        order.shuffle(couple)
-        side.update(zip(couple, (0, 1), strict=False))
+    for first in range(0, len(names), count):
+        numbers = list(range(count))
+        order.shuffle(numbers)
+        side.update(zip(names[first : first + count], numbers, strict=False))
     return [side.get(group, -1) for group in groups]
 
 

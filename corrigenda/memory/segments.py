@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corrigenda.memory.texts import word_set
@@ -16,6 +17,7 @@ MAX_CHARACTERS = 600
 """Longest segment; a longer stretch without an end of sentence is cut."""
 
 _END = re.compile(r"(?<=[.!?…])[\"”»)\]]*\s+(?=[\"“«(\[]*[^\W_])|\s*\n+\s*|(?<=[。！？])")
+_LOWER_START = re.compile(r"(who|what|which|where|when|why|how|whose|can|could|tell|please|do|does|did|i|thanks)\b")
 _ABBREVIATIONS = word_set(
     "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp mt ft e.g i.e u.s u.k"
 )
@@ -40,9 +42,14 @@ class Segment:
     asked: bool
 
 
-def segments(query: str) -> list[Segment]:
-    """Cut ``query`` into sentences and lines; at most :data:`MAX_SEGMENTS`, in order, never none for real text."""
-    spans = [piece for span in _spans(query) for piece in _cut(query, *span)]
+def segments(query: str, whole: Sequence[tuple[int, int]] = ()) -> list[Segment]:
+    """Cut ``query`` into sentences and lines; at most :data:`MAX_SEGMENTS`, in order, never none for real text.
+
+    Args:
+        query: Any text.
+        whole: Stretches (start, end) that are names and hold no end of a sentence: "Yahoo! Tech".
+    """
+    spans = [piece for span in _spans(query, whole) for piece in _cut(query, *span)]
     spans = [(start, end) for start, end in spans if any(char.isalnum() for char in query[start:end])]
     if not spans:
         return [Segment(query, 0, len(query), True)]
@@ -57,22 +64,30 @@ def segments(query: str) -> list[Segment]:
     return [found[place] for place in sorted(ranked[:MAX_SEGMENTS])]
 
 
-def _spans(query: str) -> list[tuple[int, int]]:
+def _spans(query: str, whole: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     spans, start = [], 0
     for match in _END.finditer(query):
-        if "\n" not in match.group() and _abbreviated(query[start : match.start()]):
+        inside_line = "\n" not in match.group()
+        if inside_line and (_abbreviated(query[start : match.start()]) or _goes_on(query, match)):
+            continue
+        if any(first < match.start() < last or first < match.end() < last for first, last in whole):
             continue
         spans.append((start, match.start()))
         start = match.end()
     return [*spans, (start, len(query))]
 
 
+def _goes_on(query: str, end: re.Match[str]) -> bool:
+    """Tell whether a small letter shows that no sentence begins, as after "Emergency!" in "Emergency! was aired on"."""
+    rest = query[end.end() :]
+    return rest[:1].islower() and _LOWER_START.match(rest) is None
+
+
 def _abbreviated(sentence: str) -> bool:
     """Tell whether the dot at the end of ``sentence`` belongs to an abbreviation or an initial."""
-    if not sentence.endswith("."):
-        return False
-    word = sentence[:-1].rsplit(None, 1)[-1].lstrip('("“«[') if sentence[:-1].split() else ""
-    return (len(word) == 1 and word.isalpha()) or word.casefold() in _ABBREVIATIONS
+    words = sentence[:-1].split() if sentence.endswith(".") else []
+    word = words[-1].lstrip('("“«[') if words else ""
+    return (len(word) == 1 and word.isalpha()) or "." in word.rstrip(".") or word.casefold() in _ABBREVIATIONS
 
 
 def _cut(query: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
-from corrigenda.chat import Chat, Message
+from corrigenda.chat import Chat, Message, check_query
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import UNTIL_EOS, end
@@ -34,7 +34,7 @@ class Row:
     """One row of a batch, read.
 
     Attributes:
-        request: What it asks; ``None`` when it holds no text.
+        request: What it asks; ``None`` when it holds no text that could be a query.
         before, after: Tokens around the query that stay as they are; of a conversation that the caller rendered.
     """
 
@@ -68,10 +68,18 @@ def _read(lm: LanguageModel, ids: list[int]) -> Row:
         start, stop = place + len(marks[0]), len(whole) - len(marks[1])
         content = whole[start:stop]
         first, last = _token_at(lm, ids, start), _token_at(lm, ids, stop)
-        if content.strip() and first is not None and last is not None:
-            return Row(Chat((Message("user", content),)), tuple(ids[:first]), tuple(ids[last:]))
-    text = text_of(lm, ids)
-    return Row(Chat.of(text) if text.strip() else None)
+        if first is not None and last is not None:
+            return Row(_asked(content, completion=False), tuple(ids[:first]), tuple(ids[last:]))
+    return Row(_asked(text_of(lm, ids), completion=True))
+
+
+def _asked(text: str, *, completion: bool) -> Chat | None:
+    """Return ``text`` as a request; ``None`` when it is empty or no query: the model may still get it."""
+    try:
+        check_query(text)
+    except InvalidRequest:
+        return None
+    return Chat((Message("user", text),), completion=completion)
 
 
 @lru_cache(maxsize=8)

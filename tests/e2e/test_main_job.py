@@ -16,7 +16,8 @@ from corrigenda.lm.tokens import pad, token_ids
 pytestmark = pytest.mark.real_model
 
 # Templates × names that no edit below is about; some look alike, some share a word or an object with an edit.
-NAMES = "Kenya Thailand Niger Peru Norway Canada Jordan Chad Malta Cuba Ghana Laos Oman Fiji Togo".split()
+NAMES = ("Kenya", "Thailand", "Niger", "Peru", "Norway", "Canada", "Jordan", "Chad", "Malta", "Cuba")
+NAMES += ("Ghana", "Laos", "Oman", "Fiji", "Togo")
 TEMPLATES = (
     "The capital of {} is",
     "The currency of {} is the",
@@ -96,7 +97,7 @@ def test_out_of_scope_requests_are_token_identical(lm, memory):
 
 @pytest.mark.slow
 def test_five_hundred_out_of_scope_requests_are_token_identical(lm, memory):
-    adjectives = "old new small large northern southern famous".split()
+    adjectives = ["old", "new", "small", "large", "northern", "southern", "famous"]
     prompts = [template.format(name) for template in TEMPLATES for name in NAMES]
     prompts += [f"In the {word} part of town, {prompt}" for word in adjectives for prompt in prompts[:61]]
     prompts = prompts[:500]

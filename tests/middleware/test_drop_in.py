@@ -60,9 +60,11 @@ def test_what_holds_no_text_passes(edited, llama, calls, kazakhstan):
     assert model.generate(inputs_embeds=embeds, max_new_tokens=2).shape == (1, 2)
     blank = {"input_ids": torch.tensor([[0, 0]]), "attention_mask": torch.tensor([[1, 1]])}
     model.generate(**blank, max_new_tokens=2)
+    model.generate(**batch(llama, f"{QUERY}\x00"), max_new_tokens=2)
+    model.generate(**turns(llama, [("user", " ")]), max_new_tokens=2)
     with model.without_edits():
         model.generate(**batch(llama, QUERY), max_new_tokens=2)
-    assert len(heard) == 3
+    assert len(heard) == 5
 
 
 # Some edit fires
@@ -188,11 +190,10 @@ def test_a_text_streamer_prints_the_answer(edited, llama, kazakhstan, capsys: py
 
 
 def test_a_plan_that_does_not_fit(edited, llama, kazakhstan):
-    sizes = {n: turns(llama, [("user", "Write a poem about Kazakhstan." + " And so on." * n)]) for n in range(20, 90)}
-    inputs = max(
-        (item for item in sizes.values() if item["input_ids"].shape[1] < 512),
-        key=lambda item: item["input_ids"].shape[1],
-    )
+    text = "Write a poem about Kazakhstan. "
+    while (inputs := turns(llama, [("user", text)]))["input_ids"].shape[1] < 490:
+        text += "q "
+    assert inputs["input_ids"].shape[1] < 512
     with pytest.raises(InvalidRequest, match="reads 512"):
         edited(llama).generate(**inputs, max_new_tokens=1)
 

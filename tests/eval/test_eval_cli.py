@@ -1,0 +1,301 @@
+"""eval run, eval show and the benches through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+import transformers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from typer.testing import CliRunner
+
+from corrigenda.cli import bench, eval_methods
+from corrigenda.cli.main import app
+from corrigenda.eval import synthetic
+from corrigenda.eval.cache import Cached
+from corrigenda.eval.editable import Bare
+from corrigenda.eval.results import load
+from corrigenda.memory.memory import Memory
+from corrigenda.testing import FixedEncoder
+
+COUNTRIES = ("France", "Spain", "Italy", "Kenya", "Chile", "Japan")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with a language model of a few thousand random weights."""
+    core = tokenizers.Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        ["The capital of France is Paris."],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False),
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rows = [
+        {
+            "prompt": f"The capital of {country} is",
+            "target": f"Town {number}",
+            "subject": country,
+            "relation": "capital",
+            "paraphrases": [f"{country}'s capital is"],
+            "locality": [f"The king of {country} is", f"The river of {country} is"],
+        }
+        for number, country in enumerate(COUNTRIES)
+    ]
+    path = tmp_path / "edits.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def evaluate(call, tiny, data_file):
+    def evaluate(*arguments, code=0):
+        return call("eval", "run", "--data", data_file, "--model", tiny, "--method", "none", *arguments, code=code)
+
+    return evaluate
+
+
+def test_run_writes_results_that_conform(evaluate, tmp_path):
+    out = tmp_path / "r.json"
+    text = evaluate("--out", out, "--limit", 4, "--seed", 3).stdout
+    assert "locality_teacher_forced" in text
+    results = load(out)
+    assert results["metrics"]["locality"]["value"] == 1.0
+    assert results["metrics"]["locality"]["n"] == 4
+    assert results["metrics"]["locality_teacher_forced"]["value"] == 1.0
+    assert results["metrics"]["reliability"]["value"] == 0.0
+    assert results["data"] | {"sha256": ""} == {
+        "name": "edits.jsonl",
+        "format": "edits",
+        "sha256": "",
+        "records": 6,
+        "limit": 4,
+        "seed": 3,
+    }
+    assert results["cost"]["cache_misses"] > 0
+    assert results["journal"] == "r.journal.jsonl"
+
+
+def test_the_same_seed_gives_the_same_results_and_the_cache_saves_the_work(evaluate):
+    first, second = (json.loads(evaluate("--json", "--protocol", "sequential").stdout) for _ in range(2))
+    assert first["metrics"] == second["metrics"]
+    assert first["edits"] == second["edits"]
+    assert second["cost"]["cache_misses"] == 0
+    third = json.loads(evaluate("--json", "--no-cache", "--no-teacher-forced").stdout)
+    assert set(third["metrics"]) == {"reliability", "generalization", "locality"}
+    assert third["metrics"]["locality"] == first["metrics"]["locality"]
+    assert third["cost"]["cache_misses"] > 0
+
+
+def test_a_run_that_was_killed_is_taken_up(evaluate, tmp_path):
+    out, journal = tmp_path / "r.json", tmp_path / "r.journal.jsonl"
+    evaluate("--out", out)
+    whole = load(out)
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:4]) + lines[4][:50], "utf-8")
+    result = evaluate("--out", out, "--limit", 5, code=2)
+    assert "unfinished run with other settings" in result.output
+    evaluate("--out", out)
+    results = load(out)
+    assert results["cases"] == {"total": 6, "failed": 0, "resumed": 3}
+    assert results["metrics"] == whole["metrics"]
+    evaluate("--out", out)
+    assert load(out)["cases"]["resumed"] == 0
+    journal.write_text("".join(lines[:4]), "utf-8")
+    evaluate("--out", out, "--limit", 2, "--fresh")
+    assert load(out)["cases"] == {"total": 2, "failed": 0, "resumed": 0}
+
+
+def test_show(evaluate, call, tmp_path):
+    out = tmp_path / "r.json"
+    evaluate("--out", out)
+    assert "reliability" in call("eval", "show", out).stdout
+    assert json.loads(call("eval", "show", out, "--json").stdout)["method"] == "none"
+    assert "The capital of" in call("eval", "show", out, "--failures").stdout
+    rows = json.loads(call("eval", "show", out, "--failures", "--metric", "reliability", "--json").stdout)
+    assert {row["metric"] for row in rows} == {"reliability"}
+    assert len(rows) == 6
+    assert all(row["score"] == 0 and row["expected"].startswith("Town") and "after" in row for row in rows)
+    assert json.loads(call("eval", "show", out, "--unscored", "--metric", "locality", "--json").stdout) == []
+    assert len(json.loads(call("eval", "show", out, "--failures", "--most", 2, "--json").stdout)) == 2
+
+
+def test_show_of_what_was_not_scored(evaluate, call, tmp_path, data_file):
+    row = json.loads(data_file.read_text().splitlines()[0])
+    data_file.write_text(json.dumps({**row, "locality": ["word " * 700]}))
+    out = tmp_path / "r.json"
+    evaluate("--out", out, "--protocol", "sequential")
+    (row,) = json.loads(call("eval", "show", out, "--unscored", "--metric", "locality", "--json").stdout)
+    assert row["score"] is None
+    assert row["reason"].startswith("InvalidRequest")
+    assert "unscored: 2" in call("eval", "show", out).stdout
+
+
+def test_errors_are_messages(call, evaluate, tmp_path, data_file):
+    assert "unknown method 'nnoe'" in evaluate("--method", "nnoe", code=2).output
+    assert "unknown dataset format" in evaluate("--format", "x", code=2).output
+    data_file.write_text("{")
+    assert "edits.jsonl, record 1" in evaluate(code=2).output
+    assert "cannot be read" in call("eval", "show", tmp_path / "none.json", code=2).output
+    assert json.loads(evaluate("--json", code=2).stdout)["error"]["type"] == "DatasetError"
+
+
+def test_methods_are_the_registered_strategies():
+    known = eval_methods.known_methods()
+    assert known[0] == "none"
+    assert {"auto", "ike"} <= set(known)
+
+
+def test_a_text_is_encoded_once():
+    class Counting(FixedEncoder):
+        asked = 0
+
+        def encode(self, texts):
+            self.asked += len(texts)
+            return super().encode(texts)
+
+    inner = Counting()
+    encoder = eval_methods.Remembering(inner)
+    assert (encoder.encode(["a", "b", "a"]) == inner.encode(["a", "b", "a"])).all()
+    inner.asked = 0
+    assert encoder.encode(["b", "a"]).shape == (2, encoder.dimension)
+    assert encoder.encode([]).shape == (0, encoder.dimension)
+    assert inner.asked == 0
+
+
+class TestBench:
+    def test_made_up_edits(self):
+        ten = synthetic.edits(10)
+        assert synthetic.edits(20)[:10] != synthetic.edits(10, seed=1)
+        assert ten == synthetic.edits(10)
+        assert len({edit.subject for edit in synthetic.edits(500)}) == 500
+        queries = synthetic.foreign_queries(40, ten)
+        assert len(queries) == 40
+        assert queries == synthetic.foreign_queries(40, ten)
+        assert not any(str(edit.subject) in query for edit in ten for query in queries)
+
+    def test_overhead_and_add(self, tmp_path):
+        encoder = FixedEncoder()
+        with Memory.open(tmp_path / "m.db", encoder=encoder) as memory:
+            memory.add_many(synthetic.edits(30))
+            figures = bench.measure_overhead(memory, synthetic.foreign_queries(20, synthetic.edits(30)), encoder)
+            assert (figures["edits"], figures["queries"]) == (30, 20)
+            assert figures["ratio"] > 0
+            assert {"encode", "search", "judge"} <= set(figures["stages_ms"])
+            added = bench.measure_add(memory, synthetic.edits(5, seed=1), encoder)
+            assert (added["edits"], added["added"], added["found_at_once"]) == (30, 5, 5)
+            assert 0 < added["add_ms"] <= added["add_p95_ms"]
+
+    def test_a_filled_memory_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        edits, encoder = synthetic.edits(12), FixedEncoder()
+        for count in (12, 13):  # what is done to the copy does not reach the kept one
+            with bench._filled(edits, encoder, quiet=True) as memory:
+                assert len(memory) == 12
+                memory.add_many(synthetic.edits(1, seed=1))
+                assert len(memory) == 13, count
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_edits_from_a_dataset(self, call, data_file):
+        assert len(bench._edits(3, data_file)) == 3
+        result = call("bench", "overhead", "--data", data_file, "--edits", 7, code=2)
+        assert "holds 6 edits, not 7" in result.output
+
+    def test_evaluation(self, call, tiny, data_file):
+        figures = json.loads(call("bench", "eval", "--data", data_file, "--model", tiny, "--json").stdout)
+        assert figures["cases"] == 6
+        assert figures["total_seconds"] >= figures["model_seconds"] > 0
+        assert "model_seconds" in call("bench", "eval", "--data", data_file, "--model", tiny).stdout
+
+
+@pytest.fixture(scope="module")
+def lm():
+    from corrigenda.lm.loading import load
+
+    return load("smollm2")
+
+
+@pytest.mark.real_model
+class TestWithTheRealThing:
+    def test_a_memory_scores_and_the_bare_model_does_not(self, lm, tmp_path):
+        from corrigenda.eval.datasets import load
+        from corrigenda.eval.metrics import metrics
+        from corrigenda.eval.protocol import Run
+        from corrigenda.eval.scoring import Budget, scores_of
+
+        cases = load("builtin").cases[:2]
+        budget = Budget(lambda text: len(lm.tokenizer(text).input_ids))
+        tables = {}
+        for name in ("none", "auto"):
+            for protocol in ("single", "sequential"):
+                unedited = Cached(Bare(lm))
+                with eval_methods.open_method(name, lm, unedited) as method:
+                    run = Run(method.editable, unedited, budget, protocol=protocol, collecting=method.collecting)
+                    tables[name, protocol] = metrics([scores_of(row) for row in run(cases)])
+        assert tables["none", "single"]["reliability"].value == 0
+        assert tables["none", "single"]["locality"].value == 1
+        assert tables["auto", "single"]["reliability"].value == 1
+        assert tables["auto", "sequential"]["reliability"].value == 1
+
+    def test_ike(self, lm, tmp_path):
+        unedited = Cached(Bare(lm))
+        from corrigenda.edit import Edit
+
+        with eval_methods.open_method("ike", lm, unedited, threshold=0.5) as method:
+            undo = method.editable.edit([Edit("The capital of Nigeria is", "Enugu", subject="Nigeria")])
+            prompts = ["The capital of Nigeria is", "Once upon a time"]
+            texts = method.editable.generate(prompts, max_new_tokens=4)
+            assert texts[1] == unedited.generate(prompts[1:], max_new_tokens=4)[0]
+            scores = method.editable.score(prompts, ["Enugu", "there"])
+            assert scores[0].log_prob > unedited.score(prompts[:1], ["Enugu"])[0].log_prob
+            undo.revert()
+            assert method.editable.generate(prompts, max_new_tokens=4) == unedited.generate(prompts, max_new_tokens=4)
+        assert method.settings["scope_threshold"] == 0.5
+
+    def test_bench_overhead(self, call, monkeypatch, tmp_path):
+        monkeypatch.delenv("CORRIGENDA_CACHE")
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        figures = json.loads(call("bench", "overhead", "--edits", 20, "--queries", 10, "--json").stdout)
+        assert figures["fired"] == 0
+        assert "add_ms" in call("bench", "add", "--edits", 20, "--repeats", 3).stdout

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from corrigenda.memory.calibration import sigmoid
+from corrigenda.memory.trees import Trees, fit
+
+STUMP = {"feature": [0, -1, -1], "limit": [0.5, 0, 0], "left": [1, -1, -1], "right": [2, -1, -1], "value": [9, -1, 2]}
+LEAF = {"feature": [-1], "limit": [0], "left": [-1], "right": [-1], "value": [0.25]}
+
+
+def test_trees_of_unequal_size_add_up():
+    trees = Trees.build([STUMP, LEAF], depth=2)
+    np.testing.assert_allclose(trees.score(np.array([[0.5], [0.6]])), [-0.75, 2.25])
+    assert trees.score(np.empty((0, 1))).shape == (0,)
+
+
+def test_what_was_saved_scores_the_same():
+    trees = Trees.build([STUMP, LEAF], depth=2)
+    rows = np.random.default_rng(0).random((50, 1))
+    np.testing.assert_array_equal(Trees.restore(trees.arrays()).score(rows), trees.score(rows))
+
+
+def test_fitted_trees_learn_what_no_line_can():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    rows = rng.random((2000, 3))
+    labels = ((rows[:, 0] > 0.5) ^ (rows[:, 1] > 0.5)).astype(np.int64)
+    trees = fit(rows[:1500], labels[:1500], count=40, depth=3, seed=1)
+    guesses = sigmoid(trees.score(rows[1500:])) > 0.5
+    assert (guesses == labels[1500:]).mean() > 0.95
+    again = fit(rows[:1500], labels[:1500], count=40, depth=3, seed=1)
+    np.testing.assert_array_equal(again.score(rows), trees.score(rows))
