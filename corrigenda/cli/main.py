@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, demo, edit, models, scope
+from corrigenda.cli import ask, bench, bench_many, demo, edit, memory, models, scope
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -24,6 +24,8 @@ app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models", help="Language models: list, check, pull.")
 app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
+app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
+bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 
 

@@ -55,8 +55,8 @@ class LiveIndex:
         self._index, self._pending = None, {}
 
     def opened(self, state: State) -> None:
-        """Begin with what a ledger held when it was opened; its index should be on disk if it held anything."""
-        self._expected = bool(state.live)
+        """Begin with what a ledger held when it was opened; if anything, a local one's index should be on disk."""
+        self._expected = self._store.local and bool(state.live)
         self._changes = 0
 
     def change(self, removed: Iterable[Edit], added: Iterable[Edit], encoded: Encoded | None = None) -> None:

@@ -374,7 +374,6 @@ class Memory:
 
     def _add(self, edits: list[Edit], rule: OnConflict, judge: Callable[[Plan], None] = lambda plan: None) -> Plan:
         self._start_writing(rule)
-        self.refresh()
         new = list({edit.id: edit for edit in edits if edit.id not in self._replica.state.live}.values())
         encoded = self._replica.encode(new)
 
@@ -389,6 +388,7 @@ class Memory:
         check_rule(rule)
         if self.readonly:
             raise StoreNotWritable("the memory was opened read-only", remedy="Open it without readonly=True.")
+        self.refresh()  # what another process added a moment ago can be amended, too
 
 
 def _refuse(plan: Plan) -> None:

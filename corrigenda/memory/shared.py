@@ -152,6 +152,7 @@ class SharedMemory(Memory):
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
     ) -> Edit:
         """Put a changed edit in the place of a live one; see :meth:`Memory.amend`. With an outbox perhaps later."""
+        self.refresh()
         old = self.get(edit_id)
         validity = changes.pop("validity", None)
         if validity is not None:
@@ -166,6 +167,7 @@ class SharedMemory(Memory):
 
     def retract(self, edit_id: str, *, reason: str | None = None, author: str | None = None) -> Edit:
         """Take a live edit back; see :meth:`Memory.retract`. With an outbox it may be live for a while yet."""
+        self.refresh()
         edit = self.get(edit_id)
         values = {"edit_id": edit.id, "reason": reason, "author": author}
 

@@ -248,20 +248,20 @@ def test_a_full_server_refuses_and_recovers(server: RedisServer) -> None:
 
 
 @pytest.mark.slow
-def test_eight_writers_lose_nothing(server: RedisServer) -> None:
+def test_eight_writers_lose_nothing(redis_server: RedisServer) -> None:
     each = int(os.environ.get("CORRIGENDA_FAULT_WRITES", "5000"))
-    writers = [writer(server.url, f"w{number}", 0, each) for number in range(8)]
+    writers = [writer(redis_server.url, f"w{number}", 0, each) for number in range(8)]
     for process in writers:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    store = RedisStore.connect(server.url, ledger="faults")
+    store = RedisStore.connect(redis_server.url, ledger="faults")
     events = store.read()
     assert [event.seq for event in events] == list(range(1, 8 * each + 1))
     assert {event.edit.subject for event in events} == {f"w{w} {n}" for w in range(8) for n in range(each)}
     for number in range(8):
         mine = [event.edit.subject for event in events if str(event.edit.subject).startswith(f"w{number} ")]
         assert mine == [f"w{number} {n}" for n in range(each)]
-    other = connect(server.url, follow=False)
+    other = connect(redis_server.url, follow=False)
     assert other.version == 8 * each
     assert list(other._replica.state.live) == list(replay(events).live)
     store.close()

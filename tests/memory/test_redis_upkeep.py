@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def fixed() -> FixedEncoder:
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[..., tuple[int, Any]]]:
+def run() -> Callable[..., tuple[int, Any]]:
     """Run a command of the group; return exit code and JSON."""
     import typer
 
@@ -59,7 +59,7 @@ def run() -> Iterator[Callable[..., tuple[int, Any]]]:
         result = CliRunner().invoke(app, ["memory", *arguments, "--json"])
         return result.exit_code, json.loads(result.stdout)
 
-    yield call
+    return call
 
 
 def test_a_sound_memory_and_its_counts(
