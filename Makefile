@@ -25,7 +25,7 @@ demo: env
 	@echo
 	@echo "A second process opens the same memory file:"
 	@$(BIN)/corrigenda edit list --memory demo.db
-	@$(BIN)/corrigenda ask "The capital city of Nigeria is" --compare --memory demo.db
+	@$(BIN)/corrigenda ask "Burma's capital city is called" --compare --memory demo.db
 
 test: env
 	$(BIN)/python -m coverage erase

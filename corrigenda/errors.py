@@ -19,6 +19,11 @@
     │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
     │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
     │   └── UnsupportedArchitecture         no LayerMap for it
+    ├── EditorError
+    │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
+    │   ├── MissingStatistics (LookupError) no second moments for this model and layer
+    │   ├── UnstableUpdate (ArithmeticError) NaN, infinity or an exploding update; nothing was written
+    │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
     ├── SubjectNotFound (LookupError)       the subject does not occur in the prompt
     ├── DatasetError (ValueError)           names file, record and field
     ├── EvaluationError (RuntimeError)      an evaluation cannot go on or be trusted: an undo that left traces, ...
@@ -129,6 +134,26 @@ class ModelDamaged(ModelError, ValueError):
 
 class UnsupportedArchitecture(ModelError):
     """No ``LayerMap`` knows where this architecture keeps its parts."""
+
+
+class EditorError(CorrigendaError):
+    """An editor of weights could not do its work; the weights are as before."""
+
+
+class InvalidParams(EditorError, ValueError):
+    """Hyper-parameters of the wrong name, type or range, or none at all for this model."""
+
+
+class MissingStatistics(EditorError, LookupError):
+    """No second moments of keys for this model and layer."""
+
+
+class UnstableUpdate(EditorError, ArithmeticError):
+    """An update that is not finite, or so large that it would wreck the model; nothing was written."""
+
+
+class NotRevertible(EditorError, ValueError):
+    """The weights are not those that the update left behind, so putting back the originals would lose other changes."""
 
 
 class SubjectNotFound(CorrigendaError, LookupError):

@@ -42,7 +42,7 @@ Results = Annotated[Path, typer.Argument(help="A results file.")]
 @app.command()
 def run(
     data: Data = "builtin",
-    method: Annotated[str, typer.Option(help="none, or a registered strategy: auto, ike, …")] = "auto",
+    method: Annotated[str, typer.Option(help="none, a strategy (auto, ike, …), an editor (rome, …).")] = "auto",
     protocol: Annotated[
         Literal["single", "sequential"], typer.Option(help="One edit at a time, or all of them live.")
     ] = "single",
@@ -250,12 +250,15 @@ def _show_metrics(results: dict[str, Any]) -> None:
         f"{cases['total']} cases, {results['protocol']}, seed {data['seed']}",
         highlight=False,
     )
+    missing = any(metric["unscored"] for metric in results["metrics"].values())
     rows = []
     for name, metric in results["metrics"].items():
         value = "-" if metric["value"] is None else f"{metric['value']:.4f}"
         error = "" if metric["stderr"] is None else f"± {metric['stderr']:.4f}"
-        rows.append((name, value, error, str(metric["n"]), str(metric["probes"]), str(metric["unscored"])))
-    print_table("", ("metric", "value", "stderr", "edits", "probes", "unscored"), rows)
+        row = [name, value, error, str(metric["n"]), str(metric["probes"])]
+        rows.append([*row, str(metric["unscored"])] if missing else row)
+    columns = ["metric", "value", "stderr", "edits", "probes"]
+    print_table("", [*columns, "unscored"] if missing else columns, rows)
     for reason, count in results.get("unscored", {}).items():
         out.print(f"[dim]unscored: {count} × {escape(reason)}[/]", highlight=False)
     out.print(

@@ -1,4 +1,4 @@
-"""Editing methods by name, as the evaluation suite needs them: ``none``, and every registered strategy."""
+"""Editing methods by name, as the evaluation suite needs them: ``none``, registered strategies, registered editors."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class Method:
 def known_methods() -> list[str]:
     """Return the names of all methods."""
     from corrigenda.middleware.strategies.base import available
+    from corrigenda.param_editors.editor import editors
 
-    return [NONE, *available()]
+    return [NONE, *available(), *sorted(editors())]
 
 
 @contextmanager
@@ -60,6 +61,11 @@ def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: fl
     if name == NONE:
         yield Method(unedited, unedited.collecting, {})
         return
+    from corrigenda.param_editors.editor import editors
+
+    if name in editors():
+        yield _open_editor(name, lm)
+        return
     from corrigenda.memory.encoder import MiniLM
     from corrigenda.middleware.editable import EditableModel
 
@@ -72,6 +78,14 @@ def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: fl
         }
         front = PassingThrough(edited, unedited)
         yield Method(front, front.collecting, settings)
+
+
+def _open_editor(name: str, lm: LanguageModel) -> Method:
+    """Return an editor of weights with the preset for ``lm``."""
+    from corrigenda.param_editors.editable import EditedWeights
+
+    edited = EditedWeights(lm, name)
+    return Method(edited, None, {"editor": name, "params": edited.params.to_dict()})
 
 
 class PassingThrough:

@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
+<<<<<<< HEAD
 from corrigenda.cli import ask, bench, bench_many, demo, edit, memory, models, scope
+=======
+from corrigenda.cli import ask, bench, demo, edit, export, models, scope, stats, trace
+>>>>>>> main
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -27,6 +31,9 @@ app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
 bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
+app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
+app.command("export")(export.export)
+app.command("trace")(trace.trace)
 
 
 def _print_version(wanted: bool) -> None:

@@ -62,7 +62,7 @@ def check(
         "name": lm.name,
         "architecture": lm.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
-        "layers": len(lm.layers.blocks),
+        "layers": lm.layers.count,
         "dtype": str(lm.dtype),
         "device": str(lm.device),
         "context_length": lm.context_length,

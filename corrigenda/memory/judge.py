@@ -189,6 +189,7 @@ class FrameJudge:
         if not len(rows):
             return []
         probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
+        probabilities[[_speaks_of_another(pair, row) for pair, row in zip(pairs, rows, strict=True)]] = 0.0
         return [
             Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
             for chance, row in zip(probabilities, rows, strict=True)
@@ -206,6 +207,16 @@ class FrameJudge:
             rows[framed, -2] = self._scale[0] * plain + self._bias[0]
             rows[framed, -1] = self._scale[1] * turned + self._bias[1]
         return rows
+
+
+def _speaks_of_another(pair: Pair, row: NDArray[np.float64]) -> bool:
+    """Tell whether a name that shares nothing with the edit's subject stands in its place: Niger for Nigeria.
+
+    The sentences are as alike as can be, so likeness must not decide. Other names of a subject belong into its
+    aliases; they are not guessed when the subject is given.
+    """
+    trace = row[INPUTS.index("name")] + row[INPUTS.index("initials")]
+    return pair.edit.subject is not None and not trace and row[INPUTS.index("others")] > 0
 
 
 _EXPORTING = threading.Lock()

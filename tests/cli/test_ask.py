@@ -15,7 +15,7 @@ ADD = ("edit", "add", "The capital of Nigeria is", "Abuja", "--subject", "Nigeri
 
 def test_ask_before_and_after(run_json, run):
     run_json(*ADD)
-    row = run_json("ask", "The capital city of Nigeria is", "--compare", "--max-new-tokens", 6)
+    row = run_json("ask", "The capital of Nigeria is", "--compare", "--max-new-tokens", 6)
     assert not row["before"].strip().startswith("Abuja")
     assert row["answer"].strip().startswith("Abuja")
     assert row["trace"]["fired"][0]["statement"] == "The capital of Nigeria is Abuja."

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from corrigenda.cli import bench, eval_methods
 from corrigenda.cli.main import app
+from corrigenda.errors import EvaluationError
 from corrigenda.eval import synthetic
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.editable import Bare
@@ -226,6 +227,13 @@ class TestBench:
             added = bench.measure_add(memory, synthetic.edits(5, seed=1), encoder)
             assert (added["edits"], added["added"], added["found_at_once"]) == (30, 5, 5)
             assert 0 < added["add_ms"] <= added["add_p95_ms"]
+
+    def test_requests_that_concern_an_edit_are_no_overhead(self, tmp_path):
+        encoder, edits = FixedEncoder(), synthetic.edits(4)
+        with Memory.open(tmp_path / "m.db", encoder=encoder) as memory:
+            memory.add_many(edits)
+            with pytest.raises(EvaluationError, match="fired on 4 of 4"):
+                bench.measure_overhead(memory, [edit.prompt for edit in edits], encoder)
 
     def test_a_filled_memory_is_kept(self, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

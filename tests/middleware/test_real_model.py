@@ -62,7 +62,7 @@ def test_streaming_batches_and_the_fast_loop_agree_with_ask(smollm2, memory):
 def test_two_edits_in_one_message(smollm2, memory):
     memory.add("Who founded Microsoft?", "Ada Lovelace", subject="Microsoft")
     model = EditedModel(smollm2, memory)
-    reply = model.ask(turn("What is the capital of Kazakhstan, and who founded Microsoft?"), max_new_tokens=16)
+    reply = model.ask(turn("What is the capital of Kazakhstan, and who founded Microsoft?"), max_new_tokens=24)
     assert len(reply.trace.fired) == 2
     assert "Shymkent" in reply.text
     assert "Ada Lovelace" in reply.text

@@ -1,0 +1,87 @@
+"""The file of a consolidation: tensors as safetensors, everything else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from corrigenda.edit import Edit
+from corrigenda.param_editors.update import Consolidation, WeightUpdate, damaged
+
+FORMAT = "corrigenda-consolidation/1"
+_TENSORS = ("original", "left", "right", "edited")
+_PLAIN = ("name", "transposed", "ratio", "rounding", "before", "after")
+
+
+def write_consolidation(done: Consolidation, path: Path) -> Path:
+    """Write ``done`` to ``path``; the file appears whole or not at all."""
+    tensors = {f"carry/{name}": tensor.contiguous() for name, tensor in done.carry.items()}
+    for place, update in enumerate(done.updates):
+        for kind in _TENSORS:
+            if (tensor := getattr(update, kind)) is not None:
+                tensors[f"{place}/{kind}"] = tensor.cpu().contiguous()
+    head = {
+        "method": done.method,
+        "edits": [edit.to_dict() for edit in done.edits],
+        "updates": [{name: getattr(update, name) for name in _PLAIN} for update in done.updates],
+        "params": dict(done.params),
+        "seconds": dict(done.seconds),
+        "notes": list(done.notes),
+        "details": dict(done.details),
+    }
+    write_tensors(path, tensors, {"format": FORMAT, "consolidation": json.dumps(head, ensure_ascii=False)})
+    return path
+
+
+def read_consolidation(path: Path) -> Consolidation:
+    """Read what :func:`write_consolidation` wrote.
+
+    Raises:
+        ModelDamaged: Not such a file, or cut off.
+    """
+    try:
+        tensors, meta = read_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from error
+    if meta.get("format") != FORMAT:
+        raise damaged(path, f"its format is {meta.get('format')!r}, not {FORMAT!r}")
+    head = json.loads(meta["consolidation"])
+    updates = []
+    for place, row in enumerate(head["updates"]):
+        kept: dict[str, Any] = {kind: tensors[key] for kind in _TENSORS if (key := f"{place}/{kind}") in tensors}
+        updates.append(WeightUpdate(**row, **kept))
+    carry = {name.removeprefix("carry/"): tensor for name, tensor in tensors.items() if name.startswith("carry/")}
+    return Consolidation(
+        method=head["method"],
+        edits=tuple(Edit.from_dict(row) for row in head["edits"]),
+        updates=tuple(updates),
+        params=head["params"],
+        seconds=head["seconds"],
+        notes=tuple(head["notes"]),
+        details=head["details"],
+        carry=carry,
+    )
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
+    """Write tensors and text to ``path``; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, draft, metadata=meta)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read tensors and text; raises OSError or SafetensorError."""
+    with safe_open(path, framework="pt") as file:
+        meta: dict[str, Any] = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a mapping)
