@@ -7,11 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-<<<<<<< HEAD
-from corrigenda.cli import ask, bench, bench_many, demo, edit, memory, models, scope
-=======
-from corrigenda.cli import ask, bench, demo, edit, export, models, scope, stats, trace
->>>>>>> main
+from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, stats, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
