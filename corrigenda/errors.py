@@ -12,7 +12,9 @@
     │   ├── StoreDamaged                    the file is not a ledger, or is cut off
     │   ├── StoreTooNew                     written by a later version of corrigenda
     │   ├── StoreNotWritable (OSError)      read-only, no permission, disk full
+    │   ├── StoreUnavailable (ConnectionError)  the server that has the ledger does not answer
     │   └── StoreBusy (TimeoutError)        another process holds the write lock
+    │       └── LedgerMoved                 another writer was faster; whoever decides, decides again
     ├── ModelError
     │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
     │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
@@ -106,6 +108,16 @@ class StoreBusy(StoreError, TimeoutError):
     """Another process held the write lock for longer than the time-out: nothing was written."""
 
     __str__ = CorrigendaError.__str__
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The server that has the ledger does not answer, or may not write now. Writing again later is safe."""
+
+    __str__ = CorrigendaError.__str__
+
+
+class LedgerMoved(StoreBusy):
+    """Another writer appended since the decision was made: nothing was written. Decide again on the latest state."""
 
 
 class ModelError(CorrigendaError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import BINARY, RedisServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,3 +35,12 @@ def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CORRIGENDA_MEMORY", "CORRIGENDA_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server for all tests that want one; each keeps to ledgers of its own."""
+    if BINARY is None:
+        pytest.skip("no redis-server here: apt-get install redis-server")
+    with RedisServer(tmp_path_factory.mktemp("redis"), appendonly="yes") as server:
+        yield server

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, demo, edit, export, models, scope, serve, stats, trace
+from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serve, stats, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -27,6 +27,8 @@ app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.command("serve")(serve.serve)
 app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")
 bench.app.command("gateway")(serve.bench)
+app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
+bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.command("export")(export.export)

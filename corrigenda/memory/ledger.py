@@ -59,7 +59,13 @@ class Event:
 
 
 class Store(Protocol):
-    """Where a ledger lives. It keeps events in one order for all processes, and knows nothing of what they mean."""
+    """Where a ledger lives. It keeps events in one order for all processes, and knows nothing of what they mean.
+
+    Attributes:
+        local: Whether it answers at once, from this machine. Nobody's reading waits for one that is not.
+    """
+
+    local: bool
 
     def read(self, after: int = 0, *, until: int | None = None, about: Collection[str] | None = None) -> list[Event]:
         """Return the events with ``after < seq <= until``, in order; with ``about`` only those about these ids."""
@@ -73,7 +79,11 @@ class Store(Protocol):
         ...
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer out, in this process and others, for a block that reads, decides and appends."""
+        """Let no other writer, in this process or others, come between what a block reads and what it appends.
+
+        Either they are kept out (and wait), or the block ends in :class:`LedgerMoved` when one was faster: nothing
+        was written then, and the block is to be run again.
+        """
         ...
 
     def changed(self) -> bool:
@@ -86,6 +96,14 @@ class Store(Protocol):
 
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
         """Keep encoded texts. A cache: losing it costs time, not facts."""
+        ...
+
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop vectors other than ``keep`` of the encoder ``fingerprint``; return how many. No event is touched."""
+        ...
+
+    def has(self, seq: int, event_id: str) -> bool:
+        """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
         ...
 
     def close(self) -> None:
@@ -109,7 +127,8 @@ class State:
     """What is live after some prefix of a ledger. Grows by :meth:`apply`, one event after the other.
 
     Attributes:
-        seq: Sequence number of the last event applied.
+        seq: Sequence number of the last event applied, 0 before the first.
+        event: Its id, "" before the first.
         live: The live edits of all namespaces by id, in the order in which they became live.
         known: The last wording of every edit ever named, live or not.
         links: For every edit that was amended or came from an amendment: the ids before and after it.
@@ -117,6 +136,7 @@ class State:
 
     def __init__(self) -> None:
         self.seq = 0
+        self.event = ""
         self.live: dict[EditId, Edit] = {}
         self.known: dict[EditId, Edit] = {}
         self.links: dict[EditId, set[EditId]] = {}
@@ -134,7 +154,7 @@ class State:
                 self.links.setdefault(edit.id, set()).add(event.replaces)
         removed = [self._remove(edit_id) for edit_id in gone if edit_id in self.live]
         self.known[edit.id] = edit
-        self.seq = event.seq
+        self.seq, self.event = event.seq, event.id
         if event.kind in ("retracted", "consolidated"):
             return removed, None
         self.live[edit.id] = edit

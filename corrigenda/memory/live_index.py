@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import CorrigendaError, StoreError
+from corrigenda.errors import CorrigendaError, StoreError, StoreUnavailable
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import State, Store
@@ -45,9 +45,18 @@ class LiveIndex:
         self._changes = 0
         self._expected = False
 
+    @property
+    def built(self) -> bool:
+        """Whether the index is there, and new edits go into it at once."""
+        return self._index is not None
+
+    def forget(self) -> None:
+        """Drop the index; it is built anew, from snapshot and cache, when next needed."""
+        self._index, self._pending = None, {}
+
     def opened(self, state: State) -> None:
-        """Begin with what a ledger held when it was opened; its index should be on disk if it held anything."""
-        self._expected = bool(state.live)
+        """Begin with what a ledger held when it was opened; if anything, a local one's index should be on disk."""
+        self._expected = self._store.local and bool(state.live)
         self._changes = 0
 
     def change(self, removed: Iterable[Edit], added: Iterable[Edit], encoded: Encoded | None = None) -> None:
@@ -97,12 +106,16 @@ class LiveIndex:
             return  # the next reader catches up from the ledger's tail, which is cheaper than rewriting it all
         try:
             index = self.ready(state)
-            last = self._store.read(state.seq - 1, until=state.seq)
-            mark = last[0].id if last else None
-            save(self._snapshot, index, recipe=recipe(self._encoder()), seq=state.seq, event=mark)
+            save(self._snapshot, index, recipe=recipe(self._encoder()), seq=state.seq, event=state.event)
             self._changes = 0
         except (OSError, CorrigendaError) as error:
             self.note(f"the index was not saved: {error}")
+
+    def save_now(self, state: State) -> None:
+        """Write a snapshot of everything that is live, changed or not."""
+        self.ready(state)
+        self._changes += 1
+        self.save(state)
 
     def note(self, text: str) -> None:
         """Keep ``text`` for the traces and log it."""
@@ -120,15 +133,15 @@ class LiveIndex:
             last = self._store.read(seq - 1, until=seq)
             if [event.id for event in last] != [mark]:
                 raise SnapshotUnusable("it belongs to another state of the ledger")
+            # An amendment may keep the id and change the names: whatever was touched since is encoded again.
+            touched = {event.edit.id for event in self._store.read(seq, until=state.seq)}
         except FileNotFoundError:
             if self._expected:
                 self._rebuilt("it was missing", state)
             return empty
-        except SnapshotUnusable as error:
+        except (SnapshotUnusable, StoreUnavailable) as error:
             self._rebuilt(error.message, state)
             return empty
-        # An amendment may keep the id and change the names: whatever was touched since is encoded again.
-        touched = {event.edit.id for event in self._store.read(seq, until=state.seq)}
         for namespace, partition in index.partitions.items():
             live = state.namespace(namespace)
             partition.remove([edit_id for edit_id in partition.slots if edit_id in touched or edit_id not in live])

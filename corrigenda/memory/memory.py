@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.replica import Replica
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from corrigenda.memory.shared import SharedMemory
 
 Vectors = NDArray[np.float32]
 
@@ -75,6 +78,13 @@ class Memory:
             store.close()
             raise
 
+    @classmethod
+    def connect(cls, url: str, **options: Any) -> SharedMemory:
+        """Connect to a memory that machines share through Redis; see :meth:`SharedMemory.connect` for the options."""
+        from corrigenda.memory.shared import SharedMemory
+
+        return SharedMemory.connect(url, **options)
+
     # What is there
 
     @property
@@ -86,6 +96,11 @@ class Memory:
     def notices(self) -> tuple[str, ...]:
         """What went otherwise than planned, an index rebuilt for instance; the latest 20."""
         return tuple(self._replica.notices)
+
+    @property
+    def stale_for(self) -> float:
+        """Seconds since this copy of the ledger is known to have been in step; 0.0 where nothing keeps it from that."""
+        return 0.0
 
     @property
     def encoder(self) -> Encoder:
@@ -130,7 +145,8 @@ class Memory:
             UnknownEdit: See :meth:`get`.
         """
         with self._replica.lock:
-            return tuple(self._replica.store.read(about=self._replica.state.lineage(self.get(edit_id).id)))
+            ids = self._replica.state.lineage(self.get(edit_id).id)
+        return tuple(self._replica.store.read(about=ids))
 
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
@@ -144,8 +160,7 @@ class Memory:
 
     def refresh(self) -> bool:
         """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""
-        with self._replica.lock:
-            return self._replica.refresh()
+        return self._replica.refresh()
 
     # Changing it
 
@@ -345,7 +360,7 @@ class Memory:
         return jsonl.write_edits(edits, target)
 
     def close(self) -> None:
-        """Save the index and let go of the file. The edits were safe before."""
+        """Save the index and let go of the store. The edits were safe before."""
         with self._replica.lock:
             self._replica.close()
 
@@ -359,7 +374,6 @@ class Memory:
 
     def _add(self, edits: list[Edit], rule: OnConflict, judge: Callable[[Plan], None] = lambda plan: None) -> Plan:
         self._start_writing(rule)
-        self.refresh()
         new = list({edit.id: edit for edit in edits if edit.id not in self._replica.state.live}.values())
         encoded = self._replica.encode(new)
 
@@ -374,6 +388,7 @@ class Memory:
         check_rule(rule)
         if self.readonly:
             raise StoreNotWritable("the memory was opened read-only", remedy="Open it without readonly=True.")
+        self.refresh()  # what another process added a moment ago can be amended, too
 
 
 def _refuse(plan: Plan) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import UnknownEdit
+from corrigenda.errors import LedgerMoved, UnknownEdit
 from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.encoder import Encoder, MiniLM
 from corrigenda.memory.index import VectorIndex
@@ -18,10 +23,12 @@ from corrigenda.memory.mentions import Names
 from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
 
 _SHORTEST_PREFIX = 4
+_BUSY_SECONDS = 30.0
+"""How long a writer tries again when others are faster."""
 
 
 class Replica:
-    """A copy of the ledger in ``store``. What reads or changes it holds ``lock``.
+    """A copy of the ledger in ``store``. What reads or changes it holds ``lock``, and never waits for a network then.
 
     Args:
         store: Where the ledger lives.
@@ -35,11 +42,14 @@ class Replica:
         self.lock = threading.RLock()
         self.state = State()
         self.names: dict[str, Names] = {}
+        self._writing = threading.RLock()  # taken before ``lock``
+        self._intent = threading.local()
         self._encoder = encoder
         self._closed = False
         self._loading = threading.Lock()
         self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
-        self.follow(store.read())
+        with _collector_paused():
+            self.follow(store.read())
         self._index.opened(self.state)
 
     @property
@@ -59,9 +69,61 @@ class Replica:
         """Return the index, holding all that is live."""
         return self._index.ready(self.state)
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Number and id of the last event that is in this copy; (0, "") before the first."""
+        with self.lock:
+            return self.state.seq, self.state.event
+
     def refresh(self) -> bool:
         """Take in what other processes appended; return whether there was anything."""
-        return self.store.changed() and self.follow(self.store.read(self.state.seq))
+        with self._guard():
+            return self.store.changed() and self.take(self.store.read(self.state.seq))
+
+    def take(self, events: Sequence[Event]) -> bool:
+        """Follow those of ``events``, which come in order, that are not in this copy yet; tell whether there were any.
+
+        Vectors of the new edits are fetched, or encoded, before anybody has to wait for it.
+        """
+        seq = self.state.seq
+        fresh = [event for event in events if event.seq > seq]
+        if fresh and fresh[0].seq > seq + 1:
+            fresh = self.store.read(seq)
+        edits: list[Edit] = []
+        encoded = None
+        if fresh and not self.store.local and self._index.built:
+            edits = list({event.edit.id: event.edit for event in fresh}.values())
+            encoded = encode_edits(edits, self.encoder, self.store)
+        return self._take(fresh, edits, encoded)
+
+    def _take(self, events: Sequence[Event], edits: Sequence[Edit], encoded: Encoded | None) -> bool:
+        with self.lock:
+            # Another thread may have been faster, with some of them or by beginning anew: never apply with a gap.
+            fresh = [event for event in events if event.seq > self.state.seq]
+            if not fresh or fresh[0].seq != self.state.seq + 1:
+                return False
+            return self.follow(fresh, edits, encoded)
+
+    def confirm(self) -> None:
+        """Make sure that the ledger still has the last event that is here; begin anew from what it has if not.
+
+        A server that crashed, or was replaced by another, may have lost the end of what it acknowledged.
+        """
+        seq, event = self.place
+        if self.store.has(seq, event):
+            return
+        events = self.store.read()
+        with self.lock:
+            if self.place != (seq, event):
+                return  # another thread saw to it
+            self.state, self.names = State(), {}
+            self._index.forget()
+            self.follow(events)
+            self.note(f"the ledger lost what came after some event before {seq}; it is at {self.state.seq} now")
+
+    def note(self, text: str) -> None:
+        """Keep ``text`` among the notices, and log it."""
+        self._index.note(text)
 
     def get(self, edit_id: str) -> Edit:
         """Return the edit, live or not, of that id or unique beginning of one. Raises :class:`UnknownEdit`."""
@@ -104,20 +166,51 @@ class Replica:
             edits: Those that may become live.
             encoded: Their vectors, row by row, where they are at hand.
         """
-        with self.lock:
-            with self.store.exclusive():
-                self.follow(self.store.read(self.state.seq))
-                plan = decide(self.state)
-                if plan.events:
-                    last = self.store.append(plan.events)
-                    if encoded is not None:
-                        self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
-            if plan.events:
-                first = last - len(plan.events) + 1
-                events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]
-                self.follow(events, edits, encoded)
+        with self._writing, self._guard():
+            deadline = time.monotonic() + _BUSY_SECONDS
+            for attempt in count(1):
+                try:
+                    plan = self._attempt(decide, edits, encoded)
+                    break
+                except LedgerMoved:
+                    if time.monotonic() > deadline:
+                        raise
+                    if attempt % 4 == 0:
+                        self.confirm()
+                    time.sleep(random.uniform(0, 0.005))  # or two writers keep getting in each other's way
+            with self.lock:
                 self._index.save_if_due(self.state)
             return plan
+
+    def _attempt(self, decide: Callable[[State], Plan], edits: Sequence[Edit], encoded: Encoded | None) -> Plan:
+        with self.store.exclusive():
+            self.take(self.store.read(self.state.seq))
+            with self.lock:
+                plan = decide(self.state)
+            if (intent := getattr(self._intent, "name", None)) is not None:
+                plan.events = [replace(event, id=f"{intent}-{place}") for place, event in enumerate(plan.events)]
+            if plan.events:
+                last = self.store.append(plan.events)
+                if encoded is not None:
+                    self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
+        if plan.events:
+            first = last - len(plan.events) + 1
+            events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]
+            self._take(events, edits, encoded)
+        return plan
+
+    @contextmanager
+    def intending(self, name: str) -> Iterator[None]:
+        """Name the events that this thread writes in a block after ``name``: repeated, they are the same events."""
+        self._intent.name = name
+        try:
+            yield
+        finally:
+            self._intent.name = None
+
+    def _guard(self) -> AbstractContextManager[object]:
+        # A local store has a lock of its own, to be taken inside of ours; a distant one is not worth waiting for.
+        return self.lock if self.store.local else nullcontext()
 
     def follow(self, events: Sequence[Event], edits: Sequence[Edit] = (), encoded: Encoded | None = None) -> bool:
         """Apply ``events`` to state, names and index; ``encoded`` has the vectors of ``edits``."""
@@ -135,6 +228,11 @@ class Replica:
             self._index.change(removed, [added] if added is not None else [], vectors)
         return bool(events)
 
+    def snapshot(self) -> None:
+        """Write the index where it is kept between processes; what goes wrong is a notice."""
+        with self.lock:
+            self._index.save_now(self.state)
+
     def close(self) -> None:
         """Save the index and let go of the store; once."""
         if self._closed:
@@ -144,6 +242,18 @@ class Replica:
             self._index.save(self.state)
         finally:
             self.store.close()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Make millions of lasting objects without Python looking through all of them for rubbish again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _unknown(edit_id: str, matches: Sequence[str], known: Iterable[str]) -> UnknownEdit:

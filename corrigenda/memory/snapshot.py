@@ -16,7 +16,9 @@ import faiss
 import numpy as np
 
 from corrigenda.errors import CorrigendaError
+from corrigenda.memory import clustered
 from corrigenda.memory.atomic import replacing
+from corrigenda.memory.frames import FrameTable
 from corrigenda.memory.index import Partition, VectorIndex
 
 _FORMAT = 1
@@ -47,7 +49,12 @@ def save(path: Path, index: VectorIndex, *, recipe: str, seq: int, event: str | 
     arrays: dict[str, Any] = {}
     filled = [name for name, partition in index.partitions.items() if len(partition)]
     for number, name in enumerate(filled):
-        compact, ids, frames = index.partitions[name].dump()
+        partition = index.partitions[name]
+        if partition.clustered:
+            data, slots, arrays[f"rows{number}"], arrays[f"places{number}"] = partition.dump_lists()
+            arrays[f"lists{number}"], arrays[f"ids{number}"] = data, np.array(slots, dtype="S21")
+            continue
+        compact, ids, frames = partition.dump()
         arrays[f"faiss{number}"] = faiss.serialize_index(compact)
         arrays[f"ids{number}"] = np.array(ids, dtype="S21")
         arrays[f"frames{number}"] = frames
@@ -75,6 +82,12 @@ def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, 
             index = VectorIndex(dimension)
             for number, name in enumerate(manifest["namespaces"]):
                 ids = [edit_id.decode() for edit_id in archive[f"ids{number}"].tolist()]
+                if f"lists{number}" in archive:
+                    lists: Any = faiss.deserialize_index(archive[f"lists{number}"])
+                    lists.nprobe = clustered.probes_for(lists.nlist)
+                    table = FrameTable.restore(archive[f"rows{number}"], archive[f"places{number}"])
+                    index.partitions[name] = Partition.restore_lists(lists, ids, table)
+                    continue
                 restored = faiss.deserialize_index(archive[f"faiss{number}"])
                 index.partitions[name] = Partition.restore(restored, ids, archive[f"frames{number}"])
             return index, int(manifest["seq"]), manifest["event"]

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, trusted
 from corrigenda.errors import InvalidEdit, StoreDamaged, StoreError, StoreNotWritable
 from corrigenda.memory import migrations
 from corrigenda.memory.files import check_pages, inspect, translated, wal
@@ -35,6 +35,8 @@ class SQLiteStore:
         readonly: Whether writing is refused.
         busy_seconds: How long to wait for another writer, 0 and more.
     """
+
+    local = True
 
     def __init__(self, path: Path, *, readonly: bool, busy_seconds: float) -> None:
         self.path = path
@@ -143,6 +145,20 @@ class SQLiteStore:
                 "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)",
                 ((fingerprint, key, data) for key, data in rows.items()),
             )
+
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop all vectors but ``keep`` of ``fingerprint``, give the space back, and return how many were dropped."""
+        rows = self._rows("SELECT fingerprint, text_hash FROM vectors", ())
+        doomed = [row for row in rows if row[0] != fingerprint or row[1] not in keep]
+        with self.exclusive(), translated(self.path):
+            self._db.executemany("DELETE FROM vectors WHERE fingerprint = ? AND text_hash = ?", doomed)
+        with self._connection() as db, translated(self.path):
+            db.execute("VACUUM")
+        return len(doomed)
+
+    def has(self, seq: int, event_id: str) -> bool:
+        """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
+        return seq == 0 or self._rows("SELECT id FROM events WHERE seq = ?", (seq,)) == [(event_id,)]
 
     def close(self) -> None:
         """Close the file. The last one to close it folds the write-ahead log into it."""
@@ -265,9 +281,10 @@ class SQLiteStore:
     def _event(self, row: tuple[Any, ...]) -> Event:
         seq, event_id, kind, edit_id, content, replaces, author, reason, at = row
         try:
-            edit = Edit.from_dict(json.loads(content))
+            row_of_edit = json.loads(content)
+            edit = trusted(row_of_edit, edit_id) or Edit.from_dict(row_of_edit)
             when = datetime.fromisoformat(at)
-        except (InvalidEdit, ValueError, TypeError) as error:
+        except (InvalidEdit, ValueError, TypeError, AttributeError) as error:
             raise self._unreadable(seq, str(error)) from error
         if edit.id != edit_id or kind not in EVENT_KINDS:
             raise self._unreadable(seq, "its content does not match its id")

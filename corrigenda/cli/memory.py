@@ -1,0 +1,184 @@
+"""``corrigenda memory``: status, verify, compact, snapshot, restore, migrate, import."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from corrigenda.cli.common import AsJson, console, err_console, print_json
+from corrigenda.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from corrigenda.memory.ledger import Store
+
+app = typer.Typer(no_args_is_help=True)
+
+Conflict = Literal["supersede", "coexist", "refuse"]
+Where = Annotated[
+    str,
+    typer.Option("--memory", "-m", envvar="CORRIGENDA_MEMORY", help="A file, or redis://host:6379/0#ledger."),
+]
+Snapshot = Annotated[Path | None, typer.Option("--snapshot", help="Where the index of a server's memory lies.")]
+DEFAULT = "corrigenda.db"
+
+
+@app.command()
+def status(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
+    """Count events, live edits and namespaces."""
+    from corrigenda.memory.ledger import replay
+    from corrigenda.memory.upkeep import open_store
+
+    store = open_store(memory, readonly=True)
+    try:
+        events = store.read()
+    finally:
+        store.close()
+    state = replay(events)
+    spaces = {name: len(state.namespace(name)) for name in state.namespaces()}
+    last = events[-1].when.isoformat() if events else None
+    _print({"version": state.seq, "live": len(state.live), "namespaces": spaces, "last_event": last}, as_json)
+
+
+@app.command()
+def verify(memory: Where = DEFAULT, snapshot: Snapshot = None, as_json: AsJson = False) -> None:
+    """Check every event, and that index and tables hold what follows from them. Exit code 1 if something does not."""
+    from corrigenda.memory.encoder import MiniLM
+    from corrigenda.memory.snapshot import snapshot_path
+    from corrigenda.memory.upkeep import is_url, open_store
+    from corrigenda.memory.upkeep import verify as check
+
+    if snapshot is None and not is_url(memory):
+        snapshot = snapshot_path(Path(memory))
+    there = snapshot is not None and snapshot.exists()
+    store = open_store(memory, readonly=True)
+    try:
+        findings = check(store, snapshot, MiniLM.load() if there else None)
+    finally:
+        store.close()
+    _print({**vars(findings), "whole": not findings.faults}, as_json)
+    if findings.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compact(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
+    """Drop the kept vectors that no live edit needs. No event and no edit is touched."""
+    from corrigenda.memory.encoder import MiniLM
+    from corrigenda.memory.ledger import replay
+    from corrigenda.memory.upkeep import open_store, wanted_keys
+
+    store = open_store(memory)
+    try:
+        dropped = store.compact(MiniLM.load().fingerprint, wanted_keys(replay(store.read())))
+    finally:
+        store.close()
+    _print({"vectors_dropped": dropped}, as_json)
+
+
+@app.command("snapshot")
+def write_snapshot(memory: Where = DEFAULT, snapshot: Snapshot = None, as_json: AsJson = False) -> None:
+    """Write the index to disk, so that the next process starts without building it."""
+    from corrigenda.memory.snapshot import snapshot_path
+    from corrigenda.memory.upkeep import is_url, open_memory
+
+    if is_url(memory) and snapshot is None:
+        raise InvalidRequest("a server's memory has no place for its index here", remedy="Name one: --snapshot FILE.")
+    with open_memory(memory, snapshot=snapshot) as store:
+        store._replica.snapshot()
+        notices, version = store.notices, store.version
+    path = snapshot if is_url(memory) and snapshot is not None else snapshot_path(Path(memory))
+    size = path.stat().st_size if path.exists() else 0
+    _print({"file": str(path), "bytes": size, "version": version, "notices": list(notices)}, as_json)
+
+
+@app.command()
+def restore(
+    version: Annotated[int | None, typer.Option(help="Ledger version to go back to.", min=0)] = None,
+    at: Annotated[str | None, typer.Option(help="Or a time, ISO 8601; UTC unless it says otherwise.")] = None,
+    memory: Where = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Make live again what was live at a version or time, and nothing else. The history keeps everything."""
+    from corrigenda.memory.upkeep import open_memory
+    from corrigenda.memory.upkeep import restore as put_back
+
+    moment = None
+    if at is not None:
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError as error:
+            raise InvalidRequest(f"{at!r} is not a time", remedy="Write it as 2026-01-31T12:00.") from error
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    with open_memory(memory) as store:
+        events = put_back(store, version=version, at=moment)
+        _print({"events": events, "version": store.version, "live": len(store)}, as_json)
+
+
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(help="A file, or redis://host:6379/0#ledger.")],
+    target: Annotated[str, typer.Argument(help="The same; empty, or an earlier attempt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a whole ledger, with its history and its vectors, from one place to another."""
+    from corrigenda.memory.encoder import MiniLM
+    from corrigenda.memory.upkeep import migrate as copy
+    from corrigenda.memory.upkeep import open_store
+
+    stores: list[Store] = []
+    try:
+        stores += [open_store(source, readonly=True)]
+        stores += [open_store(target)]
+        copied = copy(*stores, fingerprint=MiniLM.load().fingerprint, progress=_say("events", as_json))
+    finally:
+        for store in stores:
+            store.close()
+    _print({"copied": copied}, as_json)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(help="CSV with a header, or a JSON object a line.", exists=True, dir_okay=False)
+    ],
+    on_conflict: Annotated[Conflict, typer.Option(help="What to do with live edits that contradict.")] = "coexist",
+    batch: Annotated[int, typer.Option(min=1, help="Edits a transaction.")] = 5_000,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an import was stopped.")] = False,
+    memory: Where = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Add the edits of a big file, batch by batch. Exit code 1 if lines were bad; the others are in."""
+    from corrigenda.memory.upkeep import import_big, open_memory
+
+    with open_memory(memory) as store:
+        say = _say("rows", as_json)
+        rows, bad = import_big(store, file, on_conflict=on_conflict, batch=batch, resume=resume, progress=say)
+        report = {"rows": rows, "live": len(store), "bad_lines": {str(number): why for number, why in bad.items()}}
+    _print(report, as_json)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _say(what: str, quiet: bool) -> Any:
+    target = err_console()
+
+    def say(done: int) -> None:
+        if not quiet:
+            target.print(f"[dim]{done:,} {what}[/]", highlight=False)
+
+    return say
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    for name, value in row.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}: {item}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = "; ".join(value)
+        console().print(f"{name:>16}  {value}", highlight=False, markup=False)

@@ -1,0 +1,463 @@
+"""RedisStore: the ledger on a Redis server, for many machines that share one memory.
+
+A stream has the events, numbered 1, 2, 3…; hashes have what can be looked up: which events speak of an edit, which
+edits are live, which event ids are there, and the vectors of texts. One script appends, atomically. Nobody holds a lock
+on the server: what was decided on one state of the ledger is appended to that state or not at all.
+
+What "acknowledged" promises, by ``durability``:
+
+==============  =======================================================================================================
+``"server"``    The server executed it. A crash of the server loses what its own settings allow: up to a second with
+                ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
+``"disk"``      It is on the server's disk. Needs ``appendonly yes`` and either ``appendfsync always`` or, from Redis
+                7.2 on, ``WAITAOF``; refused at connecting otherwise.
+``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose another one.
+==============  =======================================================================================================
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from corrigenda.errors import (
+    InvalidRequest,
+    LedgerMoved,
+    StoreDamaged,
+    StoreError,
+    StoreNotWritable,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from corrigenda.memory.ledger import Event
+from corrigenda.memory.records import decode_event, encode_event
+from corrigenda.memory.redis_link import Client, Link, Patience
+
+Durability = Literal["server", "disk", "replicas"]
+
+_FORMAT = 1
+_PAGE = 2_000  # events a round trip
+_CHUNK = 500  # vectors a round trip: below 1 MB
+_WAITAOF = (7, 2)
+_BRIEFLY = 0.05  # seconds to repeat for, where there are other means: enough for a connection that went stale
+_NAME_LIMIT = 200
+_ANYWHERE = (-1, "")  # after whatever is there
+
+
+@dataclass
+class _Transaction:
+    """What a block has read and means to append."""
+
+    base: tuple[int, str] | None = None
+    events: list[Event] = field(default_factory=list)
+    vectors: dict[bytes, bytes] = field(default_factory=dict)
+    fingerprint: str = ""
+    promised: bool = False  # whether somebody was told which numbers the events will have
+    last: int = 0  # the number that the last of them has
+
+
+class RedisStore:
+    """A ledger on a Redis server. Build it with :meth:`connect`. Safe to share between threads, and across a fork.
+
+    Args:
+        link: To the server.
+        ledger: Name of the ledger; all its keys hash to one slot of a cluster.
+        readonly: Whether writing is refused.
+        durability: What an acknowledgement promises, see above.
+        replicas: How many, with ``replicas``.
+    """
+
+    local = False
+
+    def __init__(
+        self, link: Link, ledger: str, *, readonly: bool = False, durability: Durability = "server", replicas: int = 1
+    ) -> None:
+        self.link = link
+        self.ledger = ledger
+        self.readonly = readonly
+        self._durability = durability
+        self._replicas = replicas
+        self._prefix = f"corrigenda:{{{ledger}}}:"
+        self._open = threading.local()
+        self._mark = (0, "")  # the newest event seen, number and id
+        self._seen = 0
+        self._waits_for_disk = False
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        ledger: str = "default",
+        readonly: bool = False,
+        durability: Durability = "server",
+        replicas: int = 1,
+        patience: Patience | None = None,
+        **options: Any,
+    ) -> RedisStore:
+        """Connect to the server at ``url``; see :class:`corrigenda.memory.redis_link.Link` for URLs and options.
+
+        Raises:
+            InvalidRequest: Not such a URL, name or durability; or a durability that this server cannot give.
+            StoreUnavailable: The server does not answer.
+            StoreTooNew: The ledger was written by a later version.
+            StoreDamaged: Something else lies under the ledger's keys.
+            MissingExtra: redis-py is not installed.
+        """
+        if durability not in get_args(Durability):
+            raise InvalidRequest(
+                f"durability={durability!r} is none", remedy=f"Allowed: {', '.join(get_args(Durability))}."
+            )
+        if not ledger or len(ledger) > _NAME_LIMIT or set(ledger) & set("{}\0\r\n"):
+            raise InvalidRequest(f"{ledger!r} is no name for a ledger", remedy="1 to 200 characters without { and }.")
+        if replicas < 1:
+            raise InvalidRequest(f"replicas={replicas} is below 1")
+        store = cls(
+            Link(url, patience=patience, **options),
+            ledger,
+            readonly=readonly,
+            durability=durability,
+            replicas=replicas,
+        )
+        try:
+            store._adopt()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    # The protocol of a store
+
+    def read(self, after: int = 0, *, until: int | None = None, about: Collection[str] | None = None) -> list[Event]:
+        """Return the events with ``after < seq <= until``, in order; with ``about`` only those about these ids."""
+        if about is not None:
+            return self._read_about(after, until, about)
+        transaction = self._transaction()
+        events: list[Event] = []
+        last = "+" if until is None else f"{max(until, 0)}-0"
+        while True:
+            place = events[-1].seq if events else after
+            if until is not None and place >= until:
+                break
+            page = self.link.call(partial(_range, key=self._key("events"), first=f"{place + 1}-0", last=last))
+            events += self._decode(page, place)
+            if len(page) < _PAGE:
+                break
+        if until is None:
+            self._saw(events)
+            if transaction is not None:
+                known = self._mark[1] if self._mark[0] == after else ""
+                transaction.base = (events[-1].seq, events[-1].id) if events else (after, known)
+        return events
+
+    def append(self, events: Sequence[Event]) -> int:
+        """Append ``events``, all or none, and return the last sequence number; theirs, if they are there already.
+
+        They are there when the outermost :meth:`exclusive` block ends; outside one, when this returns.
+        """
+        inside = self._transaction() is not None
+        with self.exclusive():
+            transaction = self._transaction()
+            assert transaction is not None
+            if transaction.base is None:
+                transaction.base = self.last() if inside else _ANYWHERE
+            transaction.events += events
+            transaction.promised = inside
+            last = transaction.base[0] + len(transaction.events)
+        return last if inside else transaction.last
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Collect what a block appends, and append it at its end: only if nobody did since the block read.
+
+        Raises:
+            LedgerMoved: Somebody did; nothing was written.
+            StoreUnavailable: No answer. In rare cases the events are there all the same: appending them again,
+                with the same ids, is safe.
+            StoreNotWritable: Opened read-only, or the server refuses.
+        """
+        if self._transaction() is not None:
+            yield
+            return
+        if self.readonly:
+            raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
+        transaction = self._open.transaction = _Transaction()
+        try:
+            yield
+        finally:
+            self._open.transaction = None
+        if transaction.events or transaction.vectors:
+            self._commit(transaction)
+
+    def changed(self) -> bool:
+        """Tell whether another process may have appended since this was last asked; not while the server is away."""
+        if self.link.resting:
+            return False
+        try:
+            last, _ = self.link.call(self._newest, total=_BRIEFLY)
+        except StoreUnavailable:
+            return False
+        before, self._seen = self._seen, last
+        return last != before
+
+    def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what :meth:`keep_vectors` kept of ``keys``; nothing while the server is away."""
+        found: dict[bytes, bytes] = {}
+        if self.link.resting:
+            return found
+        name = self._key("vectors", fingerprint)
+        try:
+            for start in range(0, len(keys), _CHUNK):
+                part = list(keys[start : start + _CHUNK])
+                rows = self.link.call(partial(_values, key=name, fields=part), total=_BRIEFLY)
+                found.update((key, row) for key, row in zip(part, rows, strict=True) if row is not None)
+        except StoreUnavailable:
+            pass  # a cache: whoever asks can encode
+        return found
+
+    def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
+        """Keep encoded texts, with the surrounding :meth:`exclusive` block or by themselves."""
+        if not rows:
+            return
+        with self.exclusive():
+            transaction = self._transaction()
+            assert transaction is not None
+            transaction.fingerprint = fingerprint
+            transaction.vectors.update(rows)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.link.close()
+
+    # What a server can, beyond a file
+
+    def last(self) -> tuple[int, str]:
+        """Return number and id of the newest event; (0, "") for an empty ledger."""
+        return self.link.call(self._newest)
+
+    def has(self, seq: int, event_id: str) -> bool:
+        """Tell whether event ``seq`` is the one of that id: not so in a ledger that lost its end, or in another."""
+        if seq == 0:
+            return True
+        page = self.link.call(lambda db: db.xrange(self._key("events"), f"{seq}-0", f"{seq}-0"))
+        return bool(page) and page[0][1].get(b"i") == event_id.encode()
+
+    def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
+        """Drop the vectors of ``fingerprint`` but ``keep``, and return how many were dropped."""
+        if self.readonly:
+            raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
+        name, dropped, cursor = self._key("vectors", fingerprint), 0, 0
+        while True:
+            cursor, rows = self.link.call(partial(_scan, key=name, cursor=cursor))
+            if doomed := [key for key in rows if key not in keep]:
+                dropped += self.link.call(partial(_drop, key=name, fields=doomed))
+            if not cursor:
+                return dropped
+
+    def knows(self, event_id: str) -> bool:
+        """Tell whether an event of that id is in the ledger."""
+        return bool(self.link.call(lambda db: db.hexists(self._key("ids"), event_id)))
+
+    def wait(self, after: int, seconds: float) -> list[Event]:
+        """Return the events after ``after``, waiting up to ``seconds`` for one; no more than a page of them.
+
+        ``seconds`` must be shorter than the time-out of the link.
+        """
+        key = self._key("events")
+        block = max(1, int(1000 * seconds))
+        found = self.link.call(lambda db: db.xread({key: f"{after}-0"}, count=_PAGE, block=block), total=_BRIEFLY)
+        pages = list(found.values()) if isinstance(found, Mapping) else [page for _, page in found]
+        events = self._decode(pages[0], after) if pages else []
+        self._saw(events)
+        return events
+
+    def live(self) -> dict[str, int]:
+        """Return which edits are live according to the server, with the events that made them so."""
+        rows = self.link.call(lambda db: db.hgetall(self._key("live")))
+        return {edit_id.decode(): int(seq) for edit_id, seq in rows.items()}
+
+    # How it works
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    def _transaction(self) -> _Transaction | None:
+        return getattr(self._open, "transaction", None)
+
+    def _saw(self, events: Sequence[Event]) -> None:
+        if events and events[-1].seq >= self._mark[0]:
+            self._mark = (events[-1].seq, events[-1].id)
+
+    def _newest(self, db: Client) -> tuple[int, str]:
+        page = db.xrevrange(self._key("events"), count=1)
+        return (_seq(page[0][0]), page[0][1][b"i"].decode()) if page else (0, "")
+
+    def _read_about(self, after: int, until: int | None, about: Collection[str]) -> list[Event]:
+        ids = list(about)
+        if not ids:
+            return []
+        rows = self.link.call(lambda db: db.hmget(self._key("about"), ids))
+        seqs = sorted({int(seq) for row in rows if row is not None for seq in row.split(b",")})
+        seqs = [seq for seq in seqs if seq > after and (until is None or seq <= until)]
+
+        def fetch(db: Client) -> list[Any]:
+            pipe = db.pipeline(transaction=False)
+            for seq in seqs:
+                pipe.xrange(self._key("events"), f"{seq}-0", f"{seq}-0")
+            pages: list[Any] = pipe.execute()
+            return pages
+
+        pages = self.link.call(fetch) if seqs else []
+        return [event for seq, page in zip(seqs, pages, strict=True) for event in self._decode(page, seq - 1)]
+
+    def _decode(self, page: Sequence[Any], after: int) -> list[Event]:
+        """Decode stream entries that must be numbered from ``after`` + 1 on, without a gap."""
+        events = []
+        for expected, (entry, fields) in enumerate(page, after + 1):
+            seq = _seq(entry)
+            if seq != expected:
+                raise self._damaged(f"events {expected} to {seq - 1} are missing")
+            try:
+                events.append(decode_event(fields[b"e"], seq))
+            except (ValueError, KeyError) as error:
+                raise self._damaged(f"event {seq} cannot be read: {error}") from error
+        return events
+
+    def _commit(self, transaction: _Transaction) -> None:
+        base = transaction.base or _ANYWHERE
+        arguments: list[Any] = [base[0], base[1], len(transaction.events)]
+        for event in transaction.events:
+            live = "0" if event.kind in ("retracted", "consolidated") else "1"
+            arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)
+        for pair in transaction.vectors.items():
+            arguments += pair
+        names = ("events", "meta", "ids", "about", "live")
+        keys = [*map(self._key, names), self._key("vectors", transaction.fingerprint)]
+        status, last = self.link.call(lambda db: self._run(db, keys, arguments))
+        if status == b"moved":
+            raise LedgerMoved(f"another writer was faster: the ledger is at {last} now", remedy="Try again.")
+        if transaction.events:
+            transaction.last = last
+            if transaction.promised and last != base[0] + len(transaction.events):
+                raise StoreError(f"event {transaction.events[0].id} is in the ledger already, at another place")
+            self._mark = max(self._mark, (last, transaction.events[-1].id))
+
+    def _run(self, db: Client, keys: list[str], arguments: list[Any]) -> tuple[bytes, int]:
+        """Run the script, wait for what the durability asks for; both on one connection, or the wait is for nothing."""
+        import redis
+
+        source, digest = _script()
+        for _ in range(2):
+            try:
+                if self._durability == "server" or (self._durability == "disk" and not self._waits_for_disk):
+                    return _pair(db.evalsha(digest, len(keys), *keys, *arguments))
+                pipe = db.pipeline(transaction=False)
+                pipe.evalsha(digest, len(keys), *keys, *arguments)
+                # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
+                patience = int(800 * self.link.patience.answer)
+                if self._durability == "disk":
+                    pipe.execute_command("WAITAOF", 1, 0, patience)
+                else:
+                    pipe.execute_command("WAIT", self._replicas, patience)
+                answer, reached = pipe.execute()
+                self._reached(answer, reached)
+                return _pair(answer)
+            except redis.exceptions.NoScriptError:
+                db.script_load(source)
+        raise StoreError("the server forgets scripts as soon as they are loaded")
+
+    def _reached(self, answer: Any, reached: Any) -> None:
+        count, wanted, what = (
+            (int(reached[0]), 1, "the server's disk")
+            if self._durability == "disk"
+            else (int(reached), self._replicas, f"{self._replicas} replicas")
+        )
+        if answer[0] != b"moved" and count < wanted:
+            raise StoreUnavailable(
+                f"{self.link.where}: written, but not confirmed by {what} in time",
+                remedy="Not acknowledged, and perhaps there all the same. Adding it again is safe.",
+            )
+
+    def _adopt(self) -> None:
+        """Make sure that the ledger is ours and of a version we can use."""
+        meta = self._key("meta")
+        version = self.link.call(lambda db: db.hget(meta, "format"))
+        if version is None and not self.readonly:
+            self.link.call(lambda db: db.hsetnx(meta, "format", str(_FORMAT)))
+        elif version is not None and not version.isdigit():
+            raise self._damaged(f"its format is {version!r}")
+        elif version is not None and int(version) > _FORMAT:
+            raise StoreTooNew(
+                f"the ledger {self.ledger!r} has format {int(version)}; this version knows {_FORMAT}",
+                remedy="pip install --upgrade corrigenda",
+            )
+        if self._durability != "server" and not self.readonly:
+            self._check_durability()
+        self._mark = self.last()
+        self._seen = self._mark[0]
+
+    def _check_durability(self) -> None:
+        if self.link.clustered:
+            raise InvalidRequest(
+                f"durability={self._durability!r} cannot be had from a cluster: its client cannot wait on a connection",
+                remedy="Use durability='server' and appendfsync always on the cluster's servers.",
+            )
+        if self._durability == "replicas":
+            return
+        info = self.link.call(lambda db: db.info("server"))
+        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+        persistence = self.link.call(lambda db: db.info("persistence"))
+        settings = {} if version >= _WAITAOF else self.link.call(lambda db: db.config_get("appendfsync"))
+        self._waits_for_disk = version >= _WAITAOF
+        if not persistence.get("aof_enabled") or settings.get("appendfsync", "always") != "always":
+            raise InvalidRequest(
+                f"{self.link.where} cannot promise durability='disk'",
+                remedy="Set appendonly yes and, before Redis 7.2, appendfsync always on the server.",
+            )
+
+    def _damaged(self, why: str) -> StoreDamaged:
+        return StoreDamaged(
+            f"the ledger {self.ledger!r} at {self.link.where}: {why}", remedy="Restore the server from a backup."
+        )
+
+
+def _seq(entry: bytes | str) -> int:
+    text = entry.decode() if isinstance(entry, bytes) else entry
+    return int(text.partition("-")[0])
+
+
+def _range(db: Client, *, key: str, first: str, last: str) -> list[Any]:
+    page: list[Any] = db.xrange(key, first, last, _PAGE)
+    return page
+
+
+def _values(db: Client, *, key: str, fields: list[bytes]) -> list[bytes | None]:
+    rows: list[bytes | None] = db.hmget(key, fields)
+    return rows
+
+
+def _scan(db: Client, *, key: str, cursor: int) -> tuple[int, list[bytes]]:
+    after, rows = db.hscan(key, cursor, count=_CHUNK)
+    return int(after), list(rows)
+
+
+def _drop(db: Client, *, key: str, fields: list[bytes]) -> int:
+    return int(db.hdel(key, *fields))
+
+
+def _pair(answer: Any) -> tuple[bytes, int]:
+    status, last = answer
+    return status, int(last)
+
+
+@lru_cache(maxsize=1)
+def _script() -> tuple[str, str]:
+    import hashlib
+
+    source = Path(__file__).with_name("append.lua").read_text()
+    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,91 @@
+"""Tail: a thread that waits for what others append to a distant ledger, and takes it into the replica at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from corrigenda.errors import CorrigendaError, StoreUnavailable
+from corrigenda.memory.ledger import Event, Store
+from corrigenda.memory.replica import Replica
+
+log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 0.5
+_PAUSES = (0.05, 0.1, 0.2, 0.4)  # seconds between attempts on a server that is away
+
+
+class Followed(Store, Protocol):
+    """A store whose end can be waited for."""
+
+    def wait(self, after: int, seconds: float) -> list[Event]:
+        """Return events after ``after``, waiting up to ``seconds`` for one."""
+        ...
+
+
+class Tail:
+    """Keeps ``replica`` in step with ``store`` until :meth:`stop`.
+
+    Args:
+        replica: To be kept in step.
+        store: The same as the replica's.
+        reached: Called, in the thread, when the server answers (again), and whenever there is nothing else to do.
+    """
+
+    def __init__(self, replica: Replica, store: Followed, reached: Callable[[], None] = lambda: None) -> None:
+        self._replica = replica
+        self._store = store
+        self._reached = reached
+        self._stopping = threading.Event()
+        self._in_touch = time.monotonic()
+        self._failures = 0
+        self._broken = False
+        self._thread = threading.Thread(target=self._run, name="corrigenda-tail", daemon=True)
+        self._thread.start()
+
+    @property
+    def stale_for(self) -> float:
+        """Seconds since the replica is known to have been in step; 0.0 while it is followed without trouble."""
+        return time.monotonic() - self._in_touch if self._failures or self._broken else 0.0
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        fresh = True  # connected anew: what is here must be confirmed first
+        while not self._stopping.is_set():
+            try:
+                if fresh:
+                    self._replica.confirm()
+                    self._reached()
+                events = self._store.wait(self._replica.place[0], _WAIT_SECONDS)
+                self._replica.take(events)
+                # A ledger that was put back to an earlier state stays silent: ask now and then.
+                fresh = False
+                if not events:
+                    self._replica.confirm()
+                    self._reached()
+                self._in_touch, self._failures = time.monotonic(), 0
+            except StoreUnavailable as error:
+                fresh = True
+                self._missed(error)
+            except CorrigendaError as error:
+                fresh = self._broken = True
+                self._missed(error)
+            else:
+                self._broken = False
+
+    def _missed(self, error: CorrigendaError) -> None:
+        if self._stopping.is_set():
+            return
+        if not self._failures:
+            self._replica.note(
+                f"the ledger cannot be followed, answers are from version {self._replica.place[0]}: {error.message}"
+            )
+        self._failures += 1
+        self._stopping.wait(_PAUSES[min(self._failures, len(_PAUSES)) - 1])

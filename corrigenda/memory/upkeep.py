@@ -1,0 +1,263 @@
+"""Upkeep of a memory: check it against itself, put it back to an earlier state, move it, slim it, fill it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from corrigenda.edit import Edit
+from corrigenda.errors import ImportFailed, InvalidEdit, InvalidRequest, StoreError
+from corrigenda.memory.atomic import replacing
+from corrigenda.memory.conflicts import OnConflict, Plan
+from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.ledger import Event, State, Store, replay
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.snapshot import SnapshotUnusable, load
+from corrigenda.memory.texts import frame_text, index_text
+from corrigenda.memory.vectors import recipe, text_hash
+
+_PAGE = 2_000
+Progress = Callable[[int], None]
+
+
+def is_url(where: str) -> bool:
+    """Tell whether ``where`` is the URL of a server rather than a path."""
+    return "://" in where
+
+
+def open_store(where: str, *, readonly: bool = False) -> Store:
+    """Open the ledger at a path, or at a URL whose fragment names it: ``redis://host/0#ledger``."""
+    if is_url(where):
+        from corrigenda.memory.redis import RedisStore
+
+        url, _, ledger = where.partition("#")
+        return RedisStore.connect(url, ledger=ledger or "default", readonly=readonly)
+    from corrigenda.memory.sqlite import SQLiteStore
+
+    return SQLiteStore.open(where, readonly=readonly)
+
+
+def open_memory(where: str, *, encoder: Encoder | None = None, snapshot: Path | None = None) -> Memory:
+    """Open the memory at a path or URL, see :func:`open_store`."""
+    if is_url(where):
+        url, _, ledger = where.partition("#")
+        name = ledger or "default"
+        return Memory.connect(url, ledger=name, encoder=encoder, snapshot=snapshot, follow=False)
+    return Memory.open(where, encoder=encoder)
+
+
+@dataclass
+class Findings:
+    """What :func:`verify` found.
+
+    Attributes:
+        events, live, namespaces: Counts.
+        faults: What does not fit, in words; empty when all is well.
+        snapshot: ``none``, ``whole``, or why it cannot serve.
+    """
+
+    events: int = 0
+    live: int = 0
+    namespaces: int = 0
+    faults: list[str] = field(default_factory=list)
+    snapshot: str = "none"
+
+
+def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None = None) -> Findings:
+    """Read the whole ledger and compare what follows from it with what else is kept.
+
+    Args:
+        store: Every event is decoded, its number and content hash checked.
+        snapshot: Must hold exactly what was live at the event that it names; looked at only with an encoder.
+        encoder: Its recipe must be the snapshot's.
+    """
+    findings = Findings()
+    try:
+        events = store.read()
+    except StoreError as error:
+        findings.faults.append(error.message)
+        return findings
+    state = replay(events)
+    findings.events, findings.live, findings.namespaces = len(events), len(state.live), len(state.namespaces())
+    if [event.seq for event in events] != list(range(1, len(events) + 1)):
+        findings.faults.append("the events are not numbered 1, 2, 3…")
+    if len({event.id for event in events}) != len(events):
+        findings.faults.append("an event is there twice")
+    if (live := getattr(store, "live", None)) is not None and live().keys() != state.live.keys():
+        findings.faults.append("the server's table of live edits is not what follows from the events")
+    if snapshot is not None and encoder is not None:
+        findings.snapshot = _check_snapshot(snapshot, encoder, events)
+        if findings.snapshot not in ("none", "whole"):
+            findings.faults.append(f"snapshot: {findings.snapshot}")
+    return findings
+
+
+def _check_snapshot(path: Path, encoder: Encoder, events: Sequence[Event]) -> str:
+    try:
+        index, seq, mark = load(path, recipe=recipe(encoder), dimension=encoder.dimension)
+    except FileNotFoundError:
+        return "none"
+    except SnapshotUnusable as error:
+        return error.message
+    if not 0 < seq <= len(events) or events[seq - 1].id != mark:
+        return "it belongs to another state of the ledger"
+    state = replay(events[:seq])
+    for namespace in {*index.partitions, *state.namespaces()}:
+        partition = index.partitions.get(namespace)
+        if (partition.slots.keys() if partition is not None else set()) != state.namespace(namespace).keys():
+            return f"it does not hold what was live in {namespace!r} at event {seq}"
+    return "whole"
+
+
+def restore(memory: Memory, *, version: int | None = None, at: datetime | None = None) -> int:
+    """Make live again what was live at an earlier version, or time, and nothing else; return the events it took.
+
+    The history keeps what was undone.
+
+    Raises:
+        InvalidRequest: Not one of version and time, or a version that never was.
+        StoreError: Nothing was written; the subclass says why.
+    """
+    if (version is None) == (at is None):
+        raise InvalidRequest("give a version or a time", remedy="One of the two.")
+    events = memory._replica.store.read()
+    if version is None:
+        version = sum(1 for event in events if at is not None and event.when <= at)
+    if not 0 <= version <= len(events):
+        raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {len(events)}.")
+    then = replay(events[:version])
+    reason = f"restored to version {version}"
+
+    def decide(now: State) -> Plan:
+        gone = [edit for edit_id, edit in now.live.items() if then.live.get(edit_id) != edit]
+        back = [edit for edit_id, edit in then.live.items() if now.live.get(edit_id) != edit]
+        undone = [Event("retracted", edit, reason=reason) for edit in gone]
+        return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
+
+    return len(memory._replica.write(decide).events)
+
+
+def migrate(
+    source: Store, target: Store, *, fingerprint: str | None = None, progress: Progress = lambda done: None
+) -> int:
+    """Copy the ledger of ``source`` to ``target``, event by event with ids and times; return how many were copied.
+
+    A ``target`` that holds the beginning already is continued, so a migration that was stopped is run again.
+
+    Args:
+        source: Left as it is.
+        target: Empty, or the beginning of ``source``.
+        fingerprint: Of the encoder whose vectors of live edits come along; none by default.
+        progress: Told the number of events that are there.
+
+    Raises:
+        StoreError: ``target`` holds something else; nothing was written to it.
+    """
+    present = target.read()
+    events = source.read()
+    if [event.id for event in present] != [event.id for event in events[: len(present)]]:
+        raise StoreError("the target holds another ledger", remedy="Choose an empty one.")
+    for start in range(len(present), len(events), _PAGE):
+        with target.exclusive():
+            if target.read(start):
+                raise StoreError("somebody else writes to the target", remedy="Stop them, and run this again.")
+            target.append(events[start : start + _PAGE])
+        progress(min(start + _PAGE, len(events)))
+    if fingerprint is not None:
+        keys = list(wanted_keys(replay(events)))
+        for start in range(0, len(keys), _PAGE):
+            target.keep_vectors(fingerprint, source.vectors(fingerprint, keys[start : start + _PAGE]))
+    return len(events) - len(present)
+
+
+def wanted_keys(state: State) -> set[bytes]:
+    """Return the keys of the vectors that the live edits need."""
+    return {text_hash(text(edit)) for edit in state.live.values() for text in (index_text, frame_text)}
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield the rows of a CSV (by its suffix) or JSONL file with their line numbers; a reason for one that is none.
+
+    In CSV the columns are fields of an edit; several values of a list are separated by ``|``; empty is unset.
+    """
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for row in reader:
+                values = {str(key): value for key, value in row.items() if value not in (None, "")}
+                lists = ("aliases", "target_aliases", "paraphrases", "tags")
+                yield reader.line_num, values | {key: values[key].split("|") for key in lists if key in values}
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                yield number, f"not JSON: {error}"
+
+
+def import_big(
+    memory: Memory,
+    path: Path,
+    *,
+    on_conflict: OnConflict = "coexist",
+    batch: int = 5_000,
+    resume: bool = False,
+    progress: Progress = lambda done: None,
+) -> tuple[int, dict[int, str]]:
+    """Add the edits of a big CSV or JSONL file in batches; return how many rows were read, and the bad lines.
+
+    Each batch is durable when the next begins, and noted beside the file (``FILE.progress``): with ``resume``, an
+    import that was stopped goes on there. Without, it reads all again, which changes nothing that is there already.
+
+    Raises:
+        ImportFailed: The file cannot be read, or is not the one that was begun.
+        StoreError: The batch at hand was not written.
+    """
+    note = path.with_name(path.name + ".progress")
+    done, bad = 0, {}
+    try:
+        size = path.stat().st_size
+        skip = _noted(note, size) if resume else 0
+        rows = ((number, row) for number, row in rows_of(path) if number > skip)
+        while part := list(islice(rows, batch)):
+            edits = []
+            for number, row in part:
+                try:
+                    if isinstance(row, str):
+                        raise InvalidEdit(row)
+                    edits.append(Edit.from_dict(row))
+                except InvalidEdit as error:
+                    bad[number] = error.message
+            memory.add_many(edits, on_conflict=on_conflict)
+            done += len(part)
+            with replacing(note) as file:
+                file.write(json.dumps({"size": size, "line": part[-1][0]}).encode())
+            progress(done)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise ImportFailed(f"{path} cannot be read: {error}", bad_lines=bad) from error
+    note.unlink(missing_ok=True)
+    return done, bad
+
+
+def _noted(note: Path, size: int) -> int:
+    try:
+        row = json.loads(note.read_bytes())
+        before, line = int(row["size"]), int(row["line"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImportFailed(f"{note} cannot be read: {error}", bad_lines={}, remedy=f"rm {note}") from error
+    if before != size:
+        raise ImportFailed("the file is not the one that was begun", bad_lines={}, remedy=f"rm {note}")
+    return line

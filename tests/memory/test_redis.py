@@ -1,0 +1,275 @@
+"""What a server adds to the contract of a store: one order from afar, being away, coming back, and promises."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers import RedisServer, free_port
+
+from corrigenda.edit import Edit
+from corrigenda.errors import (
+    InvalidRequest,
+    LedgerMoved,
+    StoreDamaged,
+    StoreError,
+    StoreNotWritable,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from corrigenda.memory.ledger import Event
+from corrigenda.memory.redis import RedisStore
+from corrigenda.memory.redis_link import Link, Patience, masked
+
+pytestmark = pytest.mark.redis
+
+QUICK = Patience(answer=0.3, total=0.4, rest=0.2)
+Connect = Callable[..., RedisStore]
+
+
+@pytest.fixture
+def connect(redis_server: RedisServer) -> Iterator[Connect]:
+    ledger = uuid.uuid4().hex
+    opened: list[RedisStore] = []
+
+    def call(**options: object) -> RedisStore:
+        values = {"ledger": ledger, "patience": QUICK} | options
+        opened.append(RedisStore.connect(redis_server.url, **values))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield call
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A server of this test's own, to be hurt. (The shared one is asked for first: it knows when to skip.)"""
+    with RedisServer(tmp_path / "own", appendonly="yes", appendfsync="always") as server:
+        yield server
+
+
+def added(*numbers: int) -> list[Event]:
+    return [Event("added", Edit(f"The capital of land {number} is", f"City {number}")) for number in numbers]
+
+
+def test_appending_the_same_events_again_changes_nothing(connect: Connect) -> None:
+    store = connect()
+    events = added(1, 2)
+    store.append(added(0))
+    with store.exclusive():
+        store.read()
+        store.append(events)
+    keys = [store._key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
+    again = [1, "", 2]
+    for event in events:
+        again += [event.id, b"{}", event.edit.id, "", "1"]
+    assert store._run(store.link.client, keys, again) == (b"known", 3)
+    assert [event.seq for event in store.read()] == [1, 2, 3]
+    assert store.append(events) == 3
+
+    def promise() -> None:
+        with store.exclusive():
+            assert store.append(events) == 5
+
+    with pytest.raises(StoreError, match="already"):
+        promise()
+    assert len(store.read()) == 3
+    assert store.knows(events[0].id)
+    assert not store.knows("another")
+
+
+def test_who_decided_on_an_older_state_decides_again(connect: Connect) -> None:
+    one, two = connect(), connect()
+
+    def decide() -> None:
+        with one.exclusive():
+            one.read()
+            one.append(added(1))
+            two.append(added(2))
+
+    with pytest.raises(LedgerMoved):
+        decide()
+    assert [event.edit.target for event in one.read()] == ["City 2"]
+
+
+def test_the_same_number_in_another_history_is_another_state(connect: Connect) -> None:
+    one, two = connect(), connect()
+    one.append(added(1))
+    one.read()
+    two.link.client.delete(*two.link.client.keys(f"{two._prefix}*"))
+    two.append(added(2))
+
+    def decide() -> None:
+        with one.exclusive():
+            one.read(1)
+            one.append(added(3))
+
+    with pytest.raises(LedgerMoved):
+        decide()
+
+
+def test_the_server_keeps_the_live_state_too(connect: Connect) -> None:
+    store = connect()
+    one, two, three = (event.edit for event in added(1, 2, 3))
+    store.append([Event("added", one), Event("added", two), Event("amended", three, replaces=one.id)])
+    store.append([Event("retracted", two), Event("restored", two), Event("retracted", three)])
+    assert store.live() == {two.id: 5}
+
+
+def test_waiting_for_what_others_append(connect: Connect) -> None:
+    one, two = connect(), connect()
+    assert one.wait(0, 0.05) == []
+    timer = threading.Timer(0.05, two.append, [added(1)])
+    timer.start()
+    began = time.monotonic()
+    assert [event.seq for event in one.wait(0, 0.25)] == [1]
+    assert time.monotonic() - began < 0.25
+    timer.join()
+
+
+def test_a_gap_is_damage(connect: Connect) -> None:
+    store = connect()
+    store.append(added(*range(5)))
+    store.link.client.xdel(store._key("events"), "3-0")
+    with pytest.raises(StoreDamaged, match="events 3 to 3 are missing"):
+        store.read()
+    assert [event.seq for event in store.read(until=2)] == [1, 2]
+
+
+def test_a_record_that_was_meddled_with_is_damage(connect: Connect) -> None:
+    store = connect()
+    for seq, record in enumerate([b"{", b"[]", b'{"id": 1}', b"\xff"], 1):
+        store.link.client.xadd(store._key("events"), {"i": "x", "e": record}, id=f"{seq}-0")
+        with pytest.raises(StoreDamaged, match=f"event {seq} cannot be read"):
+            store.read(seq - 1)
+
+
+def test_later_formats_and_foreign_keys_are_refused(connect: Connect) -> None:
+    store = connect()
+    store.link.client.hset(store._key("meta"), "format", "2")
+    with pytest.raises(StoreTooNew):
+        connect()
+    store.link.client.hset(store._key("meta"), "format", "soup")
+    with pytest.raises(StoreDamaged):
+        connect()
+    store.link.client.delete(store._key("meta"))
+    store.link.client.set(store._key("meta"), "a string")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        connect()
+
+
+def test_names_urls_and_promises_that_cannot_be(redis_server: RedisServer) -> None:
+    for options in ({"ledger": ""}, {"ledger": "a{b}"}, {"durability": "eternal"}, {"replicas": 0}):
+        with pytest.raises(InvalidRequest):
+            RedisStore.connect(redis_server.url, **options)  # type: ignore[arg-type]
+    for url in ("http://x", "redis://localhost:port", "redis+sentinel://h:1/"):
+        with pytest.raises(InvalidRequest):
+            RedisStore.connect(url)
+    with pytest.raises(InvalidRequest):
+        Patience(answer=0)
+    assert masked("redis://me:secret@host:1/2?password=x") == "redis://host:1/2"
+
+
+def test_a_server_that_is_not_there(connect: Connect) -> None:
+    url = f"redis://user:secret@127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        RedisStore.connect(url, patience=QUICK)
+    assert time.monotonic() - began < QUICK.answer + QUICK.total + 1
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value, ConnectionError)
+
+
+def test_a_server_that_dies_and_comes_back(own_server: RedisServer) -> None:
+    store = RedisStore.connect(own_server.url, patience=QUICK)
+    store.append(added(1))
+    store.keep_vectors("one", {b"k" * 16: b"v"})
+    own_server.kill()
+    with pytest.raises(StoreUnavailable):
+        store.append(added(2))
+    assert store.link.down_for > 0
+    assert not store.changed()
+    assert store.vectors("one", [b"k" * 16]) == {}
+    time.sleep(QUICK.rest)
+    assert store.vectors("one", [b"k" * 16]) == {}
+    own_server.start()
+    assert store.append(added(3)) == 2
+    assert store.link.down_for == 0
+    assert store.vectors("one", [b"k" * 16]) == {b"k" * 16: b"v"}
+    assert [event.edit.target for event in store.read()] == ["City 1", "City 3"]
+    store.close()
+
+
+def test_scripts_that_the_server_forgot_are_loaded_again(connect: Connect) -> None:
+    store = connect()
+    store.append(added(1))
+    store.link.client.script_flush()
+    assert store.append(added(2)) == 2
+
+
+def test_the_disk_is_promised_only_where_it_is_kept(connect: Connect, own_server: RedisServer) -> None:
+    with pytest.raises(InvalidRequest, match="cannot promise"):
+        connect(durability="disk")  # this server flushes once a second
+    store = RedisStore.connect(own_server.url, durability="disk", patience=QUICK)
+    assert store.append(added(1)) == 1
+    own_server.kill()
+    own_server.start()
+    assert len(store.read()) == 1
+    store.close()
+
+
+def test_replicas_are_waited_for(own_server: RedisServer, tmp_path: Path) -> None:
+    patience = Patience(answer=1.0, total=0.1, rest=0.1)
+    store = RedisStore.connect(own_server.url, durability="replicas", patience=patience)
+    events = added(1)
+    with pytest.raises(StoreUnavailable, match="not confirmed by 1 replicas"):
+        store.append(events)
+    assert [event.id for event in store.read()] == [events[0].id]
+    with RedisServer(tmp_path / "copy", replicaof=f"127.0.0.1\n{own_server.port}") as copy:
+        deadline, events = time.monotonic() + 30, added(2)
+        while True:  # until the replica has caught up
+            try:
+                assert store.append(events) == 2
+                break
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+        reader = RedisStore.connect(copy.url, readonly=True)
+        assert [event.seq for event in reader.read()] == [1, 2]
+        with pytest.raises(StoreUnavailable):  # a replica is no place to write
+            RedisStore.connect(copy.url, ledger="new", patience=QUICK)
+        reader.close()
+    store.close()
+
+
+def test_a_user_with_the_least_rights(redis_server: RedisServer, connect: Connect) -> None:
+    admin = Link(redis_server.url).client
+    allowed = (
+        "evalsha script|load xadd xrange xrevrange xread hget hset hsetnx hdel hmget hexists hgetall wait info hello"
+    )
+    rules = ["~corrigenda:{mine}:*", "-@all", *(f"+{name}" for name in allowed.split())]
+    admin.execute_command("ACL", "SETUSER", "writer", "on", ">pw", *rules)
+    url = redis_server.url.replace("//", "//writer:pw@")
+    store = RedisStore.connect(url, ledger="mine", patience=QUICK)
+    assert store.append(added(1)) == 1
+    store.keep_vectors("one", {b"k": b"v"})
+    assert store.vectors("one", [b"k"]) == {b"k": b"v"}
+    assert len(store.read(about=[added(1)[0].edit.id])) == len(store.wait(0, 0.01)) == len(store.live()) == 1
+    with pytest.raises(StoreNotWritable, match="permission"):
+        RedisStore.connect(url, ledger="theirs", patience=QUICK)
+    with pytest.raises(StoreNotWritable, match="user name, password"):
+        RedisStore.connect(url.replace(":pw", ":wrong"), ledger="mine", patience=QUICK)
+    store.close()
+
+
+def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:
+    store = RedisStore.connect(own_server.url, patience=QUICK)
+    store.link.client.config_set("maxmemory", "1mb")
+    with pytest.raises(StoreNotWritable, match="maxmemory"):
+        store.append(added(1))
+    assert store.read() == []
+    store.close()

@@ -1,0 +1,214 @@
+"""Memories that share a ledger: what one learns the others know, and a server that is away takes no answer down."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers import RedisServer
+
+from corrigenda.edit import Edit
+from corrigenda.errors import ConflictingEdit, StoreUnavailable, UnknownEdit
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.redis_link import Patience
+from corrigenda.memory.shared import SharedMemory
+from corrigenda.testing import FixedEncoder
+
+pytestmark = pytest.mark.redis
+
+QUICK = Patience(answer=1.0, total=0.3, rest=0.1)
+Connect = Callable[..., SharedMemory]
+
+
+@pytest.fixture
+def connect(redis_server: RedisServer) -> Iterator[Connect]:
+    ledger = uuid.uuid4().hex
+    opened: list[SharedMemory] = []
+
+    def call(server: RedisServer = redis_server, **options: object) -> SharedMemory:
+        values = {"ledger": ledger, "patience": QUICK, "encoder": FixedEncoder(32)} | options
+        opened.append(Memory.connect(server.url, **values))
+        return opened[-1]
+
+    yield call
+    for memory in opened:
+        memory.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "own", appendonly="yes", appendfsync="always") as server:
+        yield server
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+    """Wait for ``condition``; return how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.002)
+    return time.monotonic() - began
+
+
+def capital(country: str = "Kazakhstan", city: str = "Astana", **fields: object) -> Edit:
+    return Edit(f"The capital of {country} is", city, subject=country, relation="capital", **fields)  # type: ignore[arg-type]
+
+
+def found(memory: Memory, text: str, namespace: str = "default") -> list[str]:
+    (hits,) = memory.search(memory.encoder.encode([text]), 3, namespace)
+    return [hit.edit.target for hit in hits]
+
+
+def test_what_one_adds_the_other_finds(connect: Connect) -> None:
+    one, two = connect(), connect()
+    assert found(two, "The capital of Kazakhstan is") == []
+    edit = one.add(capital())
+    until(lambda: two.is_live(edit.id))
+    assert two.refresh()
+    assert not two.refresh()
+    assert found(two, "The capital of Kazakhstan is") == ["Astana"]
+    assert [mention.name for mention in two.mentions("Where is Kazakhstan?")] == ["Kazakhstan"]
+    assert np.array_equal(one.frame_vector(edit.id), two.frame_vector(edit.id))
+    two.amend(edit.id, target="Almaty")
+    until(lambda: not one.is_live(edit.id))
+    assert found(one, "The capital of Kazakhstan is") == ["Almaty"]
+    assert [event.kind for event in one.history(edit.id)] == ["added", "amended"]
+    (live,) = one.live()
+    one.retract(live.id, reason="no")
+    until(lambda: not two.live())
+    assert one.version == two.version == 3
+    assert one.stale_for == two.stale_for == 0.0
+    assert one.notices == two.notices == ()
+
+
+def test_the_writer_encodes_and_the_others_need_not(connect: Connect) -> None:
+    one, two = connect(), connect(encoder=FixedEncoder(32))
+    found(two, "anything")
+    before = two.encoder.calls  # type: ignore[attr-defined]
+    one.add_many([capital(f"Land{number}") for number in range(20)])
+    until(lambda: len(two) == 20)
+    found(two, "The capital of Land3 is")
+    assert two.encoder.calls == before + 1  # type: ignore[attr-defined]
+
+
+def test_without_following_a_refresh_is_needed(connect: Connect) -> None:
+    one, two = connect(follow=False), connect(follow=False)
+    assert not two.refresh()
+    edit = one.add(capital())
+    assert not two.is_live(edit.id)
+    assert two.refresh()
+    assert two.is_live(edit.id)
+    assert not two.refresh()
+
+
+def test_rules_are_decided_on_the_latest_state(connect: Connect) -> None:
+    one, two = connect(follow=False), connect(follow=False)
+    one.add(capital())
+    with pytest.raises(ConflictingEdit):
+        two.add(capital(city="Almaty"), on_conflict="refuse")
+    two.add(capital(city="Almaty"))
+    with pytest.raises(UnknownEdit, match="amended into"):
+        one.retract(capital().id)
+    assert [edit.target for edit in one.live()] == ["Almaty"]
+
+
+def test_reading_goes_on_while_the_server_is_away(connect: Connect, own_server: RedisServer) -> None:
+    memory = connect(own_server)
+    memory.add(capital())
+    assert found(memory, "The capital of Kazakhstan is") == ["Astana"]
+    own_server.kill()
+    until(lambda: memory.stale_for > 0)
+    began = time.monotonic()
+    memory.refresh()
+    assert found(memory, "The capital of Kazakhstan is") == ["Astana"]
+    assert time.monotonic() - began < 0.1
+    assert "has not answered" in memory.notices[0]
+    with pytest.raises(StoreUnavailable):
+        memory.add(capital("Nigeria", "Abuja"))
+    own_server.start()
+    until(lambda: memory.stale_for == 0)
+    memory.add(capital("Nigeria", "Abuja"))
+    assert len(memory) == 2
+
+
+def test_writes_wait_in_the_outbox_and_are_done_once(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
+    memory = connect(own_server, outbox=tmp_path / "outbox.db")
+    gone = memory.add(capital())
+    stays = memory.add(capital("Nigeria", "Lagos"))
+    own_server.kill()
+    later = memory.add(capital("Brazil", "Brasilia"))
+    memory.amend(stays.id, target="Abuja")
+    memory.retract(gone.id)
+    memory.retract(gone.id)  # impossible the second time
+    assert memory.waiting == 4
+    assert not memory.is_live(later.id)
+    memory.close()
+    own_server.start()
+    other = connect(own_server, outbox=tmp_path / "other.db")
+    assert len(other) == 2
+    again = connect(own_server, outbox=tmp_path / "outbox.db")
+    until(lambda: again.waiting == 0)
+    until(lambda: sorted(edit.target for edit in other.live()) == ["Abuja", "Brasilia"])
+    until(lambda: any("put aside" in notice for notice in again.notices))
+    assert any("3 writes" in notice for notice in again.notices)
+    assert again.version == 5
+
+
+def test_a_write_that_was_done_though_the_answer_was_lost(connect: Connect, tmp_path: Path) -> None:
+    memory = connect(outbox=tmp_path / "outbox.db", follow=False)
+    assert memory._outbox is not None
+    lost = []
+    memory._outbox.put = lost.append  # type: ignore[method-assign]
+    original = memory._server._commit
+
+    def commit(transaction: object) -> None:
+        original(transaction)  # type: ignore[arg-type]
+        raise StoreUnavailable("the line was cut just then")
+
+    memory._server._commit = commit  # type: ignore[assignment, method-assign]
+    edit = memory.add(capital())
+    memory._server._commit = original  # type: ignore[method-assign]
+    memory.refresh()
+    memory.retract(edit.id)
+    memory._carry_out(lost[0])
+    assert [event.kind for event in memory.history(edit.id)] == ["added", "retracted"]
+
+
+def test_a_server_that_lost_the_end_of_its_ledger(connect: Connect, own_server: RedisServer) -> None:
+    one, two = connect(own_server), connect(own_server)
+    one.add(capital())
+    until(lambda: found(two, "The capital of Kazakhstan is") == ["Astana"])
+    own_server.kill()
+    for file in own_server.folder.glob("appendonlydir/*"):
+        file.unlink()
+    own_server.start()
+    until(lambda: len(one) == len(two) == 0)
+    edit = one.add(capital("Nigeria", "Abuja"))
+    until(lambda: two.is_live(edit.id))
+    assert found(two, "The capital of Kazakhstan is") == ["Abuja"]
+    assert any("lost" in notice for notice in two.notices)
+
+
+def test_an_emptied_ledger_is_noticed_without_following(connect: Connect) -> None:
+    one = connect(follow=False)
+    one.add(capital())
+    one._server.link.client.delete(*one._server.link.client.keys(f"{one._server._prefix}*"))
+    one.add(capital("Nigeria", "Abuja"))
+    assert [edit.target for edit in one.live()] == ["Abuja"]
+
+
+def test_a_snapshot_saves_a_new_process_the_encoding(connect: Connect, tmp_path: Path) -> None:
+    one = connect(snapshot=tmp_path / "index")
+    one.add_many([capital(f"Land{number}") for number in range(10)])
+    found(one, "x")
+    one.close()
+    two = connect(snapshot=tmp_path / "index")
+    two._server.vectors = lambda *_: {}  # type: ignore[method-assign]
+    before = two.encoder.calls  # type: ignore[attr-defined]
+    assert len(found(two, "The capital of Land3 is")) == 3
+    assert two.encoder.calls == before + 1  # type: ignore[attr-defined]
+    assert two.notices == ()
