@@ -7,6 +7,7 @@ import math
 import pytest
 
 from corrigenda.errors import EvaluationError
+from corrigenda.eval.asking import Columns
 from corrigenda.eval.case import ANSWER_ROLES, Case, Probe
 from corrigenda.eval.metrics import METRICS, Score, aggregate, metrics, metrics_by_kind, standard_error
 from corrigenda.eval.protocol import Run
@@ -21,7 +22,7 @@ def scored(cases, method, budget, **settings):
 @pytest.mark.parametrize("protocol", ["single", "sequential"])
 def test_generated_metrics_by_hand(two_capitals, budget, protocol):
     cases, method = two_capitals
-    table, _ = scored(cases, method, budget, protocol=protocol, forced=False)
+    table, _ = scored(cases, method, budget, protocol=protocol, columns=Columns(forced=False))
     assert list(table) == ["reliability", "generalization", "locality"]
     # both right: mean 1, no spread
     assert table["reliability"].to_dict() == {
@@ -98,7 +99,7 @@ def test_portability_and_multi_hop_by_kind(scripted, budget, case):
         Probe("multi_hop", "Who is the mayor of the capital of France?", ("Doucet",), "2_hops"),
     )
     method = scripted(edited={("Lyon", "Lyon is the capital of"): " French Republic"})
-    rows = Run(method, method, budget, forced=False)([Case("A", base.edits, base.probes + extra)])
+    rows = Run(method, method, budget, columns=Columns(forced=False))([Case("A", base.edits, base.probes + extra)])
     scores = [scores_of(row) for row in rows]
     table = metrics(scores)
     assert table["portability"].value == pytest.approx(0.5)
