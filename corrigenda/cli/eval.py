@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from corrigenda.cli import eval_report
+from corrigenda.cli import eval_report, eval_table
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
 
 app = typer.Typer(no_args_is_help=True)
 app.command("compare")(eval_report.compare)
 app.command("merge")(eval_report.merge)
 app.command("gate")(eval_report.gate)
+app.command("table")(eval_table.table)
 
 Data = Annotated[str, typer.Option("--data", "-d", help="A dataset file, 'builtin', or hub:OWNER/NAME[:SPLIT].")]
 Format = Annotated[str | None, typer.Option("--format", help="Its format; by default told from the first record.")]
@@ -89,7 +90,7 @@ def run(
         locality_tokens=locality_tokens,
         seed=seed,
     )
-    part = _shard(shard)
+    part = read_shard(shard)
     dataset = load(data, format)
     cases = sample(dataset.cases, limit, seed)
     lm = with_status(f"loading {model}", lambda: load_model(model), quiet=as_json)
@@ -140,7 +141,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def read_shard(text: str) -> tuple[int, int]:
     """Read ``2/4``."""
     part, mark, parts = text.partition("/")
     if not mark or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):

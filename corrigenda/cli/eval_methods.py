@@ -50,6 +50,13 @@ def known_methods() -> list[str]:
     return [NONE, *available(), *sorted(editors())]
 
 
+def is_editor(name: str) -> bool:
+    """Tell whether the method ``name`` edits weights."""
+    from corrigenda.param_editors.editor import editors
+
+    return name in editors()
+
+
 @contextmanager
 def open_method(
     name: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -19,7 +20,7 @@ from corrigenda.eval.case import Case, edit_set_hash
 from corrigenda.eval.datasets import Dataset
 from corrigenda.eval.journal import Row
 from corrigenda.eval.meter import Meter
-from corrigenda.eval.metrics import Score, metrics, metrics_by_kind, rounded
+from corrigenda.eval.metrics import METRICS, Score, metrics, metrics_by_kind, rounded
 from corrigenda.eval.schema import problems, results_schema
 from corrigenda.eval.scoring import scores_of
 
@@ -220,8 +221,20 @@ def load(path: Path) -> Results:
     return found
 
 
+def _out_of_range(results: Any) -> list[str]:
+    """Return the metrics whose value no score of theirs can have: what a schema cannot say."""
+    found = []
+    for name, metric in results["metrics"].items():
+        meant, value = METRICS.get(name), metric["value"]
+        if meant is not None and value is not None:
+            most = math.inf if meant.most is None else meant.most
+            if not meant.least <= value <= most:
+                found.append(f"$.metrics.{name}.value: {value} is not within {meant.least:g} and {most:g}")
+    return found
+
+
 def _check(results: object, path: Path) -> None:
-    if found := problems(results, results_schema()):
+    if found := problems(results, results_schema()) or _out_of_range(results):
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EvaluationError(
             f"{path} is not a results file of this version: {found[0]}{more}",

@@ -9,7 +9,7 @@ import pytest
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.asking import Columns
 from corrigenda.eval.case import ANSWER_ROLES, Case, Probe
-from corrigenda.eval.metrics import METRICS, Score, aggregate, metrics, metrics_by_kind, standard_error
+from corrigenda.eval.metrics import FACETS, METRICS, Score, aggregate, metrics, metrics_by_kind, standard_error
 from corrigenda.eval.protocol import Run
 from corrigenda.eval.scoring import Budget, scores_of
 
@@ -29,6 +29,8 @@ def test_generated_metrics_by_hand(two_capitals, budget, protocol):
         "value": 1.0,
         "n": 2,
         "stderr": 0.0,
+        "low": 1.0,
+        "high": 1.0,
         "probes": 2,
         "unscored": 0,
         "higher_is_better": True,
@@ -141,8 +143,10 @@ def test_a_score_is_between_0_and_1(value):
 
 
 def test_every_role_has_both_metrics():
-    assert set(METRICS) == {name for role in (*ANSWER_ROLES, "locality") for name in (role, f"{role}_teacher_forced")}
-    assert all(metric.text and metric.higher_is_better for metric in METRICS.values())
+    assert set(METRICS) >= {name for role in (*ANSWER_ROLES, "locality") for name in (role, f"{role}_teacher_forced")}
+    assert all(metric.text for metric in METRICS.values())
+    assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["locality_kl"]
+    assert set(FACETS.values()) < set(METRICS)
 
 
 def test_token_limits_cover_the_longest_accepted_answer():
