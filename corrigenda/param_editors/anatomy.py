@@ -72,7 +72,8 @@ class Anatomy:
     @property
     def head(self) -> nn.Module:
         """The projection to the vocabulary."""
-        return self._modules[self.map.head]
+        head: nn.Module = self._modules[self.map.head]
+        return head
 
     def block_name(self, layer: int) -> str:
         """Return the name of block ``layer`` (from 0)."""

@@ -1,8 +1,8 @@
 """Norm anchors: what keeps long sequences of edits from blowing themselves up (Liu et al. 2026, arXiv 2602.02543).
 
-A value v* = v₀ + δ is as long as the feed-forward's output v₀ makes it, and every edit makes that output longer: longer
-values make larger weights, which make longer values. Rescaling each v* to the length that values have in the model as it
-was before the first edit breaks the loop. That length is the mean ‖v*‖ over the first edits of a chain of
+A value v* = v₀ + δ is as long as the feed-forward's output v₀ makes it, and every edit makes that output longer:
+longer values make larger weights, which make longer values. Rescaling each v* to the length that values have in the
+model as it was before the first edit breaks the loop. That length is the mean ‖v*‖ over the first edits of a chain of
 consolidations, so it belongs to the chain and is kept in what each consolidation hands on.
 
 Shapes: n edits, d hidden size.

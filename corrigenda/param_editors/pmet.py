@@ -22,6 +22,7 @@ from corrigenda.param_editors.params import EditorParams, require
 from corrigenda.param_editors.sampling import Contexts
 from corrigenda.param_editors.targets import Targets, value_targets
 
+
 @dataclass(frozen=True)
 class PMETParams(MEMITParams):
     """Hyper-parameters of PMET.

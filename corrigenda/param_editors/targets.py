@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,7 @@ from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
 from corrigenda.lm.packed import packed
 from corrigenda.param_editors.forwards import Resumed
+from corrigenda.param_editors.keeping import current_values
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import Row, essence_rows, target_rows
 
@@ -39,6 +40,9 @@ about 20."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+Early = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""A stopping rule: (nll, kl, whether the target is the first choice everywhere), each (edits,), to (weight of the nll,
+whether done)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class ValueParams(EditorParams):
             raise InvalidParams(f"contexts must be pairs of length and number, not {self.contexts!r}")
 
 
+VALUE_FIELDS = frozenset(field.name for field in fields(ValueParams)) - {"layers", "max_norm_ratio", "norm_anchor"}
+"""What δ depends on, besides the model, the edits, the contexts and where it is added."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """Value targets of n edits.
@@ -119,7 +127,7 @@ def value_targets(
     *,
     first: int,
     modules: Sequence[str] = (),
-    early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    early: Early | None = None,
     progress: Progress | None = None,
 ) -> Targets:
     """Optimise δ for each edit.
@@ -131,8 +139,7 @@ def value_targets(
         params: See :class:`ValueParams`.
         first: The first block to run with the shift; see :class:`corrigenda.param_editors.forwards.Resumed`.
         modules: What is shifted; by default the state that enters ``first``.
-        early: Replaces the stopping rule: from (nll, kl, whether the target is the first choice everywhere), each
-            (edits,), to (weight of the nll, whether done).
+        early: Replaces the stopping rule.
         progress: Told after each edit.
 
     Raises:
@@ -151,7 +158,9 @@ def value_targets(
             own = [row for place in places for row in rows if row.edit == place]
             renamed = {place: number for number, place in enumerate(places)}
             own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
-            done.append(_Chunk(anatomy, own, len(places), params, first, modules).optimise(early))
+            done.append(
+                _kept(anatomy, own, [edits[place] for place in places], contexts, params, first, modules, early)
+            )
             count += len(places)
             if progress is not None:
                 progress("values", count, len(edits))
@@ -165,6 +174,31 @@ def value_targets(
         tuple(loss[place] for place in back.tolist()),
         tuple(steps[place] for place in back.tolist()),
     )
+
+
+def _kept(
+    anatomy: Anatomy,
+    rows: Sequence[Row],
+    edits: Sequence[Edit],
+    contexts: Contexts,
+    params: ValueParams,
+    first: int,
+    modules: Sequence[str],
+    early: Early | None,
+) -> Targets:
+    """Return the targets of one chunk; found before, where a run before this one kept them."""
+
+    def make() -> Targets:
+        return _Chunk(anatomy, rows, len(edits), params, first, modules).optimise(early)
+
+    values = current_values()
+    if values is None:
+        return make()
+    wanted = {name: value for name, value in params.to_dict().items() if early or name in VALUE_FIELDS}
+    found = values.get([wanted, first, list(modules), contexts], edits, make)
+    where = anatomy.lm.device
+    shifts, base = (tuple(tensor.to(where) for tensor in tensors) for tensors in (found.shifts, found.base))
+    return Targets(shifts, base, found.loss, found.steps)
 
 
 def _chunks(rows: Sequence[Row], edits: int) -> list[list[int]]:
@@ -239,9 +273,7 @@ class _Chunk:
         self.wanted = torch.cat([self.row, self.essence]), torch.cat([self.column, last])  # (T + active,) each
         self.unshifted = self.resumed.last_logits[self.essence].log_softmax(-1)  # (n, V)
 
-    def optimise(
-        self, early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None
-    ) -> Targets:
+    def optimise(self, early: Early | None) -> Targets:
         """Run Adam until all edits are done."""
         shifts = [torch.zeros_like(base) for base in self.base]
         moments = [(torch.zeros_like(base), torch.zeros_like(base)) for base in self.base]
@@ -269,7 +301,7 @@ class _Chunk:
     def _loss(
         self,
         leaves: Sequence[torch.Tensor],
-        early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None,
+        early: Early | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return loss, negative log-likelihood and whether done, each (active,)."""
         logits = self.resumed.logits([leaf[self.owner] for leaf in leaves], *self.wanted).float()  # (T + active, V)
