@@ -1,8 +1,9 @@
 """From scores to metrics.
 
 A **score** judges one probe, or nothing at all when it could not be judged (*unscored is not zero*). A **metric** is
-the mean over edits of the mean score of the edit's probes, with its standard error and a bootstrap interval over edits: the
-probes of one edit succeed and fail together, so treating them as independent would make the error too small.
+the mean over edits of the mean score of the edit's probes, with its standard error and a bootstrap interval over
+edits: the probes of one edit succeed and fail together, so treating them as independent would make the error too
+small.
 
 ====================================  ================================================================================
 metric                                score of a probe

@@ -16,8 +16,8 @@ field                                   becomes
 
 The last two may be missing. The old and the new answer are each other's rivals for ROME's success columns.
 multi-CounterFact is the same format, with more than one edit a subject. ROME's own references for consistency are
-Wikipedia texts that its data set does not hold; the statements of ``attribute_prompts`` say of others what the edit says
-of its subject, and take their place.
+Wikipedia texts that its data set does not hold; the statements of ``attribute_prompts`` say of others what the edit
+says of its subject, and take their place.
 """
 
 from __future__ import annotations
