@@ -175,6 +175,14 @@ class PassingThrough:
             results.update(zip(asked, texts, strict=True))
         return [results[place] for place in range(len(prompts))]
 
+    def continue_until(self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str]) -> list[str]:
+        """Continue the prompts in the light of the memory until one of ``stops`` begins."""
+        from corrigenda.lm.stopping import Stop
+
+        stop = Stop(newline=False, sentence=False, texts=tuple(stops))
+        decisions = self.edited.model.decide([self.context.request(prompt) for prompt in prompts])
+        return self.edited.model._continued(decisions, max_new_tokens, stop, self.edited.batch_size)
+
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Note what the model is asked inside, and ask all of it at once at the end."""
