@@ -7,21 +7,28 @@ the encoder. So reading a ledger loads no encoder, and a failing encoder loses n
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.errors import CorrigendaError, StoreError, StoreUnavailable
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import State, Store
-from corrigenda.memory.snapshot import SnapshotUnusable, load, save
+from corrigenda.memory.snapshot import SnapshotUnusable, load, pack, write
+from corrigenda.memory.state_file import Copy, state_path
+from corrigenda.memory.state_file import save as save_state
 from corrigenda.memory.vectors import Encoded, encode_edits, recipe
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 256  # edits encoded, cached and indexed at a time
 _SAVE_EVERY = 1_000  # changes between two snapshots, or a tenth of the edits if that is more
+_BIG = 20_000
+"""Live edits from which on the state is kept beside the index, and both are written while others go on working."""
 
 
 class LiveIndex:
@@ -44,6 +51,7 @@ class LiveIndex:
         self._pending: dict[EditId, Edit] = {}
         self._changes = 0
         self._expected = False
+        self._writing: threading.Thread | None = None
 
     @property
     def built(self) -> bool:
@@ -94,21 +102,43 @@ class LiveIndex:
         return self._index
 
     def save_if_due(self, state: State) -> None:
-        """Write a snapshot when enough has changed since the last."""
-        if self._index is not None and self._changes >= max(_SAVE_EVERY, len(state.live) // 10):
+        """Write a snapshot when enough has changed since the last; a big one in a thread of its own."""
+        if self._index is None or self._changes < max(_SAVE_EVERY, len(state.live) // 10):
+            return
+        if len(state.live) < _BIG:
             self.save(state)
+        elif (self._writing is None or not self._writing.is_alive()) and (job := self._prepared(state)) is not None:
+            self._writing = threading.Thread(target=job, name="corrigenda-snapshot", daemon=True)
+            self._writing.start()
 
     def save(self, state: State) -> None:
         """Write a snapshot if anything changed; a refusing disk is a notice, not an error: the ledger has it all."""
+        if self._writing is not None:
+            self._writing.join()
+        if (job := self._prepared(state)) is not None:
+            job()
+
+    def _prepared(self, state: State) -> Callable[[], None] | None:
+        """Copy what a snapshot holds; return what writes it, if one is wanted."""
         if not (self._writable and self._snapshot is not None and self._changes and state.live):
-            return
+            return None
         if self._index is None and self._snapshot.exists():
-            return  # the next reader catches up from the ledger's tail, which is cheaper than rewriting it all
+            return None  # the next reader catches up from the ledger's tail, which is cheaper than rewriting it all
         try:
-            index = self.ready(state)
-            save(self._snapshot, index, recipe=recipe(self._encoder()), seq=state.seq, event=state.event)
-            self._changes = 0
-        except (OSError, CorrigendaError) as error:
+            arrays = pack(self.ready(state), recipe=recipe(self._encoder()), seq=state.seq, event=state.event)
+        except CorrigendaError as error:
+            self.note(f"the index was not saved: {error}")
+            return None
+        self._changes = 0
+        return partial(self._write, self._snapshot, arrays, Copy.of(state) if len(state.live) >= _BIG else None)
+
+    def _write(self, path: Path, arrays: dict[str, Any], copy: Copy | None) -> None:
+        try:
+            write(path, arrays)
+            if copy is not None:
+                save_state(state_path(path), copy)
+        except OSError as error:
+            self._changes += 1
             self.note(f"the index was not saved: {error}")
 
     def save_now(self, state: State) -> None:

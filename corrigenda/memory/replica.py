@@ -20,6 +20,8 @@ from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import Event, State, Store
 from corrigenda.memory.live_index import LiveIndex
 from corrigenda.memory.mentions import Names
+from corrigenda.memory.state_file import StateUnusable, state_path
+from corrigenda.memory.state_file import load as load_state
 from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
 
 _SHORTEST_PREFIX = 4
@@ -49,8 +51,25 @@ class Replica:
         self._loading = threading.Lock()
         self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
         with _collector_paused():
-            self.follow(store.read())
+            if snapshot is not None:
+                self._resume(state_path(snapshot))
+            self.follow(store.read(self.state.seq))
         self._index.opened(self.state)
+
+    def _resume(self, path: Path) -> None:
+        """Begin where the state on disk stands, if there is one and the ledger still has that place."""
+        try:
+            state = load_state(path)
+            if not self.store.has(state.seq, state.event):
+                raise StateUnusable("it belongs to another state of the ledger")
+        except FileNotFoundError:
+            return
+        except StateUnusable as error:
+            self.note(f"the ledger was read from its beginning: {path.name}: {error.message}")
+            return
+        self.state = state
+        for edit in state.live.values():
+            self.names.setdefault(edit.namespace, Names()).add(edit.id, edit.names)
 
     @property
     def encoder(self) -> Encoder:

@@ -19,6 +19,8 @@ from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.snapshot import SnapshotUnusable, load
+from corrigenda.memory.state_file import StateUnusable, state_path
+from corrigenda.memory.state_file import load as load_state
 from corrigenda.memory.texts import frame_text, index_text
 from corrigenda.memory.vectors import recipe, text_hash
 
@@ -60,6 +62,7 @@ class Findings:
         events, live, namespaces: Counts.
         faults: What does not fit, in words; empty when all is well.
         snapshot: ``none``, ``whole``, or why it cannot serve.
+        state: The same for the state that lies beside the snapshot of a big memory.
     """
 
     events: int = 0
@@ -67,6 +70,7 @@ class Findings:
     namespaces: int = 0
     faults: list[str] = field(default_factory=list)
     snapshot: str = "none"
+    state: str = "none"
 
 
 def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None = None) -> Findings:
@@ -91,10 +95,13 @@ def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None =
         findings.faults.append("an event is there twice")
     if (live := getattr(store, "live", None)) is not None and live().keys() != state.live.keys():
         findings.faults.append("the server's table of live edits is not what follows from the events")
-    if snapshot is not None and encoder is not None:
-        findings.snapshot = _check_snapshot(snapshot, encoder, events)
-        if findings.snapshot not in ("none", "whole"):
-            findings.faults.append(f"snapshot: {findings.snapshot}")
+    if snapshot is not None:
+        findings.state = _check_state(state_path(snapshot), events)
+        if encoder is not None:
+            findings.snapshot = _check_snapshot(snapshot, encoder, events)
+    for name in ("snapshot", "state"):
+        if (found := getattr(findings, name)) not in ("none", "whole"):
+            findings.faults.append(f"{name}: {found}")
     return findings
 
 
@@ -112,6 +119,21 @@ def _check_snapshot(path: Path, encoder: Encoder, events: Sequence[Event]) -> st
         partition = index.partitions.get(namespace)
         if (partition.slots.keys() if partition is not None else set()) != state.namespace(namespace).keys():
             return f"it does not hold what was live in {namespace!r} at event {seq}"
+    return "whole"
+
+
+def _check_state(path: Path, events: Sequence[Event]) -> str:
+    try:
+        state = load_state(path)
+    except FileNotFoundError:
+        return "none"
+    except StateUnusable as error:
+        return error.message
+    if not 0 < state.seq <= len(events) or events[state.seq - 1].id != state.event:
+        return "it belongs to another state of the ledger"
+    then = replay(events[: state.seq])
+    if list(state.live.items()) != list(then.live.items()) or state.known != then.known or state.links != then.links:
+        return f"it does not hold what was live at event {state.seq}"
     return "whole"
 
 
