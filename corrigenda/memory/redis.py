@@ -11,7 +11,8 @@ What "acknowledged" promises, by ``durability``:
                 ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
 ``"disk"``      It is on the server's disk. Needs ``appendonly yes`` and either ``appendfsync always`` or, from Redis
                 7.2 on, ``WAITAOF``; refused at connecting otherwise.
-``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose another one.
+``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose one that has not,
+                unless that is all of them.
 ==============  =======================================================================================================
 """
 
@@ -193,6 +194,20 @@ class RedisStore:
             self._open.transaction = None
         if transaction.events or transaction.vectors:
             self._commit(transaction)
+        elif transaction.base is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Make sure that what was read is as durable as what is written: it may have been written in vain.
+
+        A write that could not be confirmed is there all the same; whoever repeats it finds it, and must not take that
+        for an acknowledgement.
+
+        Raises:
+            StoreUnavailable: It cannot be confirmed now.
+        """
+        if self._waits:
+            self.link.call(self._touch)
 
     def changed(self) -> bool:
         """Tell whether another process may have appended since this was last asked; not while the server is away."""
@@ -354,30 +369,45 @@ class RedisStore:
         source, digest = _script()
         for _ in range(2):
             try:
-                if self._durability == "server" or (self._durability == "disk" and not self._waits_for_disk):
+                if not self._waits:
                     return _pair(db.evalsha(digest, len(keys), *keys, *arguments))
                 pipe = db.pipeline(transaction=False)
                 pipe.evalsha(digest, len(keys), *keys, *arguments)
-                # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
-                patience = int(800 * self.link.patience.answer)
-                if self._durability == "disk":
-                    pipe.execute_command("WAITAOF", 1, 0, patience)
-                else:
-                    pipe.execute_command("WAIT", self._replicas, patience)
-                answer, reached = pipe.execute()
-                self._reached(answer, reached)
+                answer, reached = self._waiting(pipe)
+                if answer[0] != b"moved":
+                    self._reached(reached)
                 return _pair(answer)
             except redis.exceptions.NoScriptError:
                 db.script_load(source)
         raise StoreError("the server forgets scripts as soon as they are loaded")
 
-    def _reached(self, answer: Any, reached: Any) -> None:
+    @property
+    def _waits(self) -> bool:
+        """Whether an answer of the server is not enough."""
+        return self._durability == "replicas" or (self._durability == "disk" and self._waits_for_disk)
+
+    def _touch(self, db: Client) -> None:
+        pipe = db.pipeline(transaction=False)
+        pipe.hset(self._key("meta"), "confirmed", "1")  # a wait is for what its own connection wrote
+        self._reached(self._waiting(pipe)[1])
+
+    def _waiting(self, pipe: Any) -> list[Any]:
+        # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
+        patience = int(800 * self.link.patience.answer)
+        if self._durability == "disk":
+            pipe.execute_command("WAITAOF", 1, 0, patience)
+        else:
+            pipe.execute_command("WAIT", self._replicas, patience)
+        answers: list[Any] = pipe.execute()
+        return answers
+
+    def _reached(self, reached: Any) -> None:
         count, wanted, what = (
             (int(reached[0]), 1, "the server's disk")
             if self._durability == "disk"
             else (int(reached), self._replicas, f"{self._replicas} replicas")
         )
-        if answer[0] != b"moved" and count < wanted:
+        if count < wanted:
             raise StoreUnavailable(
                 f"{self.link.where}: written, but not confirmed by {what} in time",
                 remedy="Not acknowledged, and perhaps there all the same. Adding it again is safe.",

@@ -22,8 +22,10 @@ from corrigenda.errors import (
     StoreUnavailable,
 )
 from corrigenda.memory.ledger import Event
+from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Link, Patience, masked
+from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
 
@@ -230,6 +232,12 @@ def test_replicas_are_waited_for(own_server: RedisServer, tmp_path: Path) -> Non
     with pytest.raises(StoreUnavailable, match="not confirmed by 1 replicas"):
         store.append(events)
     assert [event.id for event in store.read()] == [events[0].id]
+    memory = Memory(
+        RedisStore.connect(own_server.url, durability="replicas", patience=patience), encoder=FixedEncoder()
+    )
+    with pytest.raises(StoreUnavailable, match="not confirmed"):  # it is there, but that is not enough to say so
+        memory.add(events[0].edit)
+    memory.close()
     with RedisServer(tmp_path / "copy", replicaof=f"127.0.0.1\n{own_server.port}") as copy:
         deadline, events = time.monotonic() + 30, added(2)
         while True:  # until the replica has caught up
