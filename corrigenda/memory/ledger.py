@@ -102,6 +102,10 @@ class Store(Protocol):
         """Drop vectors other than ``keep`` of the encoder ``fingerprint``; return how many. No event is touched."""
         ...
 
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        ...
+
     def has(self, seq: int, event_id: str) -> bool:
         """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
         ...

@@ -7,8 +7,8 @@ on the server: what was decided on one state of the ledger is appended to that s
 What "acknowledged" promises, by ``durability``:
 
 ==============  =======================================================================================================
-``"server"``    The server executed it. A crash of the server loses what its own settings allow: up to a second with
-                ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
+``"server"``    The server executed it. A crash of the server loses what its own settings allow: a second, two at worst,
+                with ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
 ``"disk"``      It is on the server's disk. Needs ``appendonly yes`` and either ``appendfsync always`` or, from Redis
                 7.2 on, ``WAITAOF``; refused at connecting otherwise.
 ``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose one that has not,
@@ -236,14 +236,47 @@ class RedisStore:
         return found
 
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
-        """Keep encoded texts, with the surrounding :meth:`exclusive` block or by themselves."""
-        if not rows:
+        """Keep encoded texts, with the surrounding :meth:`exclusive` block and its events, or by themselves."""
+        if not rows and self._transaction() is None:
             return
         with self.exclusive():
             transaction = self._transaction()
             assert transaction is not None
             transaction.fingerprint = fingerprint
             transaction.vectors.update(rows)
+
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        meta = self.link.call(lambda db: db.hgetall(self._key("meta")))
+        found = [name.decode().partition(":")[2] for name in meta if name.startswith(b"vectors:")]
+        counts = self.link.call(lambda db: [db.hlen(self._key("vectors", fingerprint)) for fingerprint in found])
+        return {name: int(count) for name, count in zip(found, counts, strict=True)}
+
+    def encoder(self) -> str | None:
+        """Return the fingerprint of the encoder that the ledger began with, or was moved to; ``None`` before that."""
+        name = self.link.call(lambda db: db.hget(self._key("meta"), "encoder"))
+        return name.decode() if name is not None else None
+
+    def adopt_encoder(self, fingerprint: str) -> None:
+        """Make ``fingerprint`` the encoder that whoever connects is expected to have."""
+        if self.readonly:
+            raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
+        self.link.call(lambda db: db.hset(self._key("meta"), "encoder", fingerprint))
+
+    def condition(self) -> dict[str, Any]:
+        """Return how the server is: version, role, replicas, memory in MB, and how it keeps what it is told."""
+        info = self.link.call(lambda db: db.info())
+        if self.link.clustered:
+            return {"url": self.link.where, "nodes": len(info) if all(":" in name for name in info) else 1}
+        return {
+            "url": self.link.where,
+            "version": str(info["redis_version"]),
+            "role": str(info["role"]),
+            "replicas": int(info.get("connected_slaves", 0)),
+            "memory_mb": round(int(info["used_memory"]) / 1e6, 1),
+            "aof": bool(info["aof_enabled"]),
+            "encoder": self.encoder(),
+        }
 
     def close(self) -> None:
         """Close the connections."""
@@ -345,7 +378,7 @@ class RedisStore:
 
     def _commit(self, transaction: _Transaction) -> None:
         base = transaction.base or _ANYWHERE
-        arguments: list[Any] = [base[0], base[1], len(transaction.events)]
+        arguments: list[Any] = [base[0], base[1], transaction.fingerprint, len(transaction.events)]
         for event in transaction.events:
             live = "0" if event.kind in ("retracted", "consolidated") else "1"
             arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)

@@ -67,7 +67,7 @@ def test_appending_the_same_events_again_changes_nothing(connect: Connect) -> No
         store.read()
         store.append(events)
     keys = [store._key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
-    again = [1, "", 2]
+    again = [1, "", "", 2]
     for event in events:
         again += [event.id, b"{}", event.edit.id, "", "1"]
     assert store._run(store.link.client, keys, again) == (b"known", 3)
