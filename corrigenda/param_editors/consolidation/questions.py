@@ -21,8 +21,8 @@ class Question:
     Attributes:
         prompt: What the model continues.
         tokens: Most tokens of a free answer.
-        options: Where there are any, the answer is the number of the one that the model finds likeliest, by mean
-            log-probability a token.
+        options: Where there are any, the answer is the number of the one that the model finds likeliest, by
+            the log-probability of the whole option.
     """
 
     prompt: str
@@ -47,7 +47,7 @@ def answer_task(lm: LanguageModel, questions: Sequence[Question]) -> list[Answer
     )
     found: dict[int, list[float]] = {}
     for (n, _), score in zip(choices, scores, strict=True):
-        found.setdefault(n, []).append(score.mean_log_prob)
+        found.setdefault(n, []).append(score.log_prob)
     for n, values in found.items():
         answers[n] = values.index(max(values))
     return answers
