@@ -140,7 +140,7 @@ class EditedModel:
         return await asyncio.to_thread(self._replies, decisions, settings)
 
     def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
-        """Answer piece by piece, for ``async for``; nothing happens before the first piece is taken. See :meth:`stream`."""
+        """Answer piece by piece, for ``async for``; nothing happens before the first is taken. See :meth:`stream`."""
         settings, request = Options.of(options), Chat.of(prompt)
 
         async def begin() -> Stream:
