@@ -77,12 +77,14 @@ class Walk:
         name: Where in it the thing stands that is known, (start, end).
         hops: The steps taken.
         over: Whether there is nowhere to go on.
+        ahead: Which edits concern the next step, where that has been found out already.
     """
 
     text: str
     name: tuple[int, int]
     hops: list[Hop] = field(default_factory=list)
     over: bool = False
+    ahead: Consideration | None = None
 
     @property
     def arrived(self) -> bool:
@@ -98,6 +100,7 @@ class Walk:
     def take(self, step: Step, hop: Hop) -> None:
         """Go where ``hop`` leads."""
         self.hops.append(hop)
+        self.ahead = None
         if step.last or not hop.answer:
             self.over = True
         else:
@@ -126,14 +129,22 @@ def stroll(walks: Sequence[Walk], namespace: str, relations: Relations) -> Gener
     """Take all ``walks`` to their ends, step by step together, so that what they ask is asked in batches."""
     while going := [walk for walk in walks if not walk.over]:
         steps = [walk.step() for walk in going]
-        considered = yield from hops.judged([step.asked for step in steps], namespace)
-        edits = [hops.answering(item) for item in considered]
+        yield from look_ahead(going, namespace)
+        edits = [hops.answering(walk.ahead) for walk in going]
         unknown = [place for place, edit in enumerate(edits) if edit is None]
         questions = [(steps[place].asked, steps[place].name) for place in unknown]
         said = dict(zip(unknown, (yield from hops.asked_model(questions, relations)), strict=True))
         for place, (walk, step, edit) in enumerate(zip(going, steps, edits, strict=True)):
             answer = said[place] if edit is None else edit.edit.target
             walk.take(step, Hop(step.asked, answer, edit))
+
+
+def look_ahead(walks: Sequence[Walk], namespace: str) -> Generator[Need, Any, None]:
+    """Find out which edits concern the next steps of ``walks``, where that is not known yet."""
+    blind = [walk for walk in walks if walk.ahead is None]
+    considered = yield from hops.judged([walk.step().asked for walk in blind], namespace)
+    for walk, item in zip(blind, considered, strict=True):
+        walk.ahead = item
 
 
 def arrival(request: Chat, walk: Walk, strategy: str, version: int) -> Decision:

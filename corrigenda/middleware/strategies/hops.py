@@ -76,9 +76,9 @@ class Meant:
         return self.relations.meant(self.frames, means.memory.encoder)
 
 
-def answering(considered: Consideration) -> Candidate | None:
+def answering(considered: Consideration | None) -> Candidate | None:
     """Return the edit that answers a question of one step; whether it is called direct does not matter then."""
-    return considered.in_scope[0] if considered.in_scope else None
+    return considered.in_scope[0] if considered is not None and considered.in_scope else None
 
 
 def judged(questions: Sequence[str], namespace: str) -> Generator[Need, Any, list[Consideration]]:
