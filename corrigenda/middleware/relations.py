@@ -39,8 +39,9 @@ class Relation:
         statement: "The capital of {} is": a prompt that ends where the object begins.
         phrases: Other wordings, noun phrases ("the capital city of {}") first.
         examples: Pairs (thing, answer), true ones.
-        subject, object: What kinds of thing it joins: "country", "city".
+        of, object: What kinds of thing it is asked of, and what kinds answer: "country", "city".
         inverse: Name of the relation the other way round, if that has one answer; empty where it has many, or none.
+        many: Whether one thing may have several answers at once (occupations, genres): then nothing follows from one.
     """
 
     name: str
@@ -48,9 +49,10 @@ class Relation:
     statement: str
     phrases: tuple[str, ...]
     examples: tuple[tuple[str, str], ...] = ()
-    subject: str = ""
-    object: str = ""
+    of: tuple[str, ...] = ()
+    object: tuple[str, ...] = ()
     inverse: str = ""
+    many: bool = False
 
     @property
     def phrase(self) -> str:
@@ -145,7 +147,8 @@ def _relation(line: str, where: str) -> Relation:
     try:
         phrases = [row["question"], row["statement"], *row["phrases"]]
         examples = tuple((str(thing), str(answer)) for thing, answer in row.get("examples", ()))
-        kinds = {key: str(row.get(key, "")) for key in ("subject", "object", "inverse")}
+        kinds: dict[str, Any] = {key: tuple(map(str, row.get(key, ()))) for key in ("of", "object")}
+        kinds |= {"inverse": str(row.get("inverse", "")), "many": bool(row.get("many", False))}
         if not row["phrases"] or any(not isinstance(text, str) or text.count("{}") != 1 for text in phrases):
             raise DatasetError(f"{where}: question, statement and phrases are texts with one {{}} each")
         return Relation(str(row["relation"]), phrases[0], phrases[1], tuple(phrases[2:]), examples, **kinds)
@@ -154,5 +157,5 @@ def _relation(line: str, where: str) -> Relation:
             raise
         raise DatasetError(
             f"{where}: not a relation: {error!r}",
-            remedy="Give relation, question, statement, phrases; examples, subject, object, inverse if you like.",
+            remedy="Give relation, question, statement, phrases; examples, of, object, inverse, many if you like.",
         ) from error

@@ -139,15 +139,16 @@ def _worth_it(walk: Walk, request: Chat, considered: Consideration) -> bool:
     """Tell whether a question that looks as if it took several steps should be walked.
 
     Not if no edit is near. And not if an edit answers it as it stands: the grammar was mistaken then ("The law in
-    Alaska declares the official language to be"), or the edit is itself about something several steps away. Where the
-    same edit answers the first step, it was taken for an answer to the whole because of the words they share.
+    Alaska declares the official language to be"). Where the same edit answers the first step, it was taken for an
+    answer to the whole because of the words they share; where it was derived from the one that does, the walk ends with
+    what it says, unless another edit has come in between.
     """
     first = walk.ahead.in_scope if walk.ahead is not None else ()
     plain = plain_question(request, considered.in_scope)
     if plain is None:
         return bool(considered.in_scope or first)
     edit = plain[0].edit
-    return edit.parent is None and any(item.edit.id == edit.id for item in first)
+    return any(item.edit.id in (edit.id, edit.parent) for item in first)
 
 
 def _answer(request: Chat, edits: Sequence[Candidate]) -> str:

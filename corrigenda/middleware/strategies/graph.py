@@ -91,6 +91,11 @@ class Walk:
         """Whether the question was answered, and some edit had a part in it."""
         return self.over and bool(self.hops) and bool(self.hops[-1].answer) and any(hop.edit for hop in self.hops)
 
+    @property
+    def along(self) -> str | None:
+        """Id of the edit that the last step went along, if it did."""
+        return self.hops[-1].edit.edit.id if self.hops and self.hops[-1].edit is not None else None
+
     def step(self) -> Step:
         """Return what has to be known next."""
         if len(self.hops) < MAX_HOPS - 1:
@@ -132,11 +137,10 @@ def stroll(walks: Sequence[Walk], namespace: str, relations: Relations) -> Gener
         yield from look_ahead(going, namespace)
         edits = [hops.answering(walk.ahead) for walk in going]
         unknown = [place for place, edit in enumerate(edits) if edit is None]
-        questions = [(steps[place].asked, steps[place].name) for place in unknown]
-        said = dict(zip(unknown, (yield from hops.asked_model(questions, relations)), strict=True))
+        questions = [hops.Question(steps[place].asked, steps[place].name, going[place].along) for place in unknown]
+        said = dict(zip(unknown, (yield from hops.found_out(questions, relations)), strict=True))
         for place, (walk, step, edit) in enumerate(zip(going, steps, edits, strict=True)):
-            answer = said[place] if edit is None else edit.edit.target
-            walk.take(step, Hop(step.asked, answer, edit))
+            walk.take(step, said[place] if edit is None else Hop(step.asked, edit.edit.target, edit))
 
 
 def look_ahead(walks: Sequence[Walk], namespace: str) -> Generator[Need, Any, None]:

@@ -22,15 +22,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from corrigenda.chat import Chat
+from corrigenda.edit import Edit
 from corrigenda.lm.stopping import LINE
 from corrigenda.memory.scope import Candidate, Consideration
 from corrigenda.memory.texts import frame
-from corrigenda.middleware.consult import Ask, Judge, Means, Need
+from corrigenda.middleware.consult import Judge, Means, Need
 from corrigenda.middleware.relations import Relation, Relations
 from corrigenda.middleware.strategies.wording import one_line
 
 LONGEST_ANSWER = 12
 """Most tokens of what the model is asked for; names are short."""
+OPTIONS = {"max_new_tokens": LONGEST_ANSWER, "stop": LINE}
+"""With what the model is asked."""
 _MIXED = (
     ("capital", 2),
     ("country", 1),
@@ -51,17 +54,20 @@ class Hop:
     Attributes:
         asked: What had to be known.
         answer: What it is; empty when nobody knew.
-        edit: The edit that says so, ``None`` when the model did.
+        edit: The edit that says so, if one does.
+        derived: The derived edit that says so, found by the edit of the hop before. Neither: the model said it.
     """
 
     asked: str
     answer: str
     edit: Candidate | None = None
+    derived: Edit | None = None
 
     @property
     def note(self) -> str:
         """The hop as one line of a trace."""
-        return f"{self.asked} {self.answer} ({f'edit {self.edit.edit.id}' if self.edit else 'model'})"
+        edit = self.edit.edit if self.edit is not None else self.derived
+        return f"{self.asked} {self.answer} ({'model' if edit is None else f'edit {edit.id}'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,28 @@ class Meant:
     def fulfil(self, means: Means, /) -> list[Relation | None]:
         """Return one relation, or ``None``, per frame."""
         return self.relations.meant(self.frames, means.memory.encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Needed: what was derived from each of the edits ``ids``."""
+
+    ids: tuple[str, ...]
+
+    def fulfil(self, means: Means, /) -> dict[str | None, tuple[Edit, ...]]:
+        """Return the live derived edits by parent."""
+        return {edit_id: means.memory.derived(edit_id) for edit_id in self.ids}
+
+
+@dataclass(frozen=True, slots=True)
+class AskIfPossible:
+    """Needed: what the bare model says; "" to everything where there is none to ask."""
+
+    requests: tuple[Chat, ...]
+
+    def fulfil(self, means: Means, /) -> list[str]:
+        """Return one text per request."""
+        return [""] * len(self.requests) if means.ask is None else means.ask(self.requests)
 
 
 def answering(considered: Consideration | None) -> Candidate | None:
@@ -90,27 +118,56 @@ def judged(questions: Sequence[str], namespace: str) -> Generator[Need, Any, lis
     return [found[question] for question in questions]
 
 
-def asked_model(
-    questions: Sequence[tuple[str, tuple[int, int]]], relations: Relations
-) -> Generator[Need, Any, list[str]]:
-    """Ask the bare model, each question once; return what it says, "" where it says nothing.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that no edit answers.
+
+    Attributes:
+        text: The question, or the beginning of a statement.
+        name: Where in it the name stands of what it is about, (start, end).
+        after: Id of the edit that led to that thing, if one did.
+    """
+
+    text: str
+    name: tuple[int, int]
+    after: str | None = None
+
+    @property
+    def thing(self) -> str:
+        """The name."""
+        return self.text[self.name[0] : self.name[1]]
+
+
+def found_out(questions: Sequence[Question], relations: Relations) -> Generator[Need, Any, list[Hop]]:
+    """Answer what no edit answers: by what was derived from the edit before, else by the bare model.
 
     Args:
-        questions: Pairs of a question and where the name stands in it.
+        questions: Equal ones are asked once.
         relations: What is known about questions.
     """
     if not questions:
         return []
     once = tuple(dict.fromkeys(questions))
-    meant = yield Meant(tuple(frame(text, [name]) for text, name in once), relations)
-    texts = [
-        prompt(text, text[name[0] : name[1]], relation, relations)
-        for (text, name), relation in zip(once, meant, strict=True)
-    ]
-    options = {"max_new_tokens": LONGEST_ANSWER, "stop": LINE}
-    said = yield Ask(tuple(Chat.of(text, **options) for text in texts))
-    found = dict(zip(once, map(clean, said), strict=True))
-    return [found[question] for question in questions]
+    meant = yield Meant(tuple(frame(item.text, [item.name]) for item in once), relations)
+    onward = yield Derived(tuple(dict.fromkeys(item.after for item in once if item.after is not None)))
+    found: dict[Question, Hop] = {}
+    asked: dict[Question, str] = {}
+    for item, relation in zip(once, meant, strict=True):
+        if (edit := _follows(onward.get(item.after, ()), relation)) is not None:
+            found[item] = Hop(item.text, edit.target, derived=edit)
+        else:
+            asked[item] = prompt(item.text, item.thing, relation, relations)
+    said = (yield AskIfPossible(tuple(Chat.of(text, **OPTIONS) for text in asked.values()))) if asked else []
+    found |= {item: Hop(item.text, clean(text)) for item, text in zip(asked, said, strict=True)}
+    return [found[item] for item in questions]
+
+
+def _follows(derived: Sequence[Edit], relation: Relation | None) -> Edit | None:
+    """Return the one among ``derived`` edits, all about one thing, that goes on by ``relation``."""
+    if relation is None:
+        return None
+    end = f" / {relation.name}"
+    return next((edit for edit in derived if edit.relation is not None and edit.relation.endswith(end)), None)
 
 
 def prompt(question: str, name: str, relation: Relation | None, relations: Relations) -> str:
