@@ -120,7 +120,7 @@ def adopt(memory: Memory, expansions: Iterable[Expansion]) -> list[Edit]:
                 memory.amend(item.edit.id, reason="expanded", aliases=item.edit.aliases)
         else:
             memory.add(item.edit)
-    return memory.add_derived([edit for item in chosen for edit in item.derived])
+    return memory.add_consequences([edit for item in chosen for edit in item.derived])
 
 
 def _relations_of(edits: Sequence[Edit], table: Relations, encoder: Encoder) -> list[Relation | None]:

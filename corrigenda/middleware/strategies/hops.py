@@ -90,7 +90,7 @@ class Derived:
 
     def fulfil(self, means: Means, /) -> dict[str | None, tuple[Edit, ...]]:
         """Return the live derived edits by parent."""
-        return {edit_id: means.memory.derived(edit_id) for edit_id in self.ids}
+        return {edit_id: means.memory.consequences(edit_id) for edit_id in self.ids}
 
 
 @dataclass(frozen=True, slots=True)
