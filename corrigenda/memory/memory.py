@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit, EditId, Validity
-from corrigenda.errors import InvalidRequest, StoreNotWritable, about
+from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
@@ -206,6 +206,31 @@ class Memory:
         """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
+
+    def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those that are live now.
+
+        What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
+        be live when their parent is retracted or replaced.
+
+        Raises:
+            InvalidEdit: One without a parent.
+            UnknownEdit: A parent is not live; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        new = list(edits)
+        with self._replica.lock:
+            for edit in new:
+                if edit.parent is None:
+                    raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
+                self._replica.require_live(edit.parent)
+        plan = self._add(new, "refuse")
+        return [edit for edit in plan.edits if edit is not None]
+
+    def consequences(self, edit_id: str) -> tuple[Edit, ...]:
+        """Return the live edits that follow from the edit ``edit_id`` (in full), oldest first."""
+        with self._replica.lock:
+            return self._replica.state.derived(edit_id)
 
     def amend(
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
