@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -52,22 +52,24 @@ class Values:
         finally:
             _current.reset(token)
 
-    def get(self, about: Any, edits: Sequence[Edit], make: Callable[[], Targets]) -> Targets:
-        """Return the targets of ``edits``, from the folder or from ``make``.
+    def get(self, about: Any, edit: Edit) -> Targets | None:
+        """Return the targets of one edit; ``None`` when they are not there.
 
         Args:
             about: Everything else that they depend on, JSON-ready.
-            edits: The edits, in order.
-            make: Finds them.
+            edit: The edit.
         """
-        path = self.folder / f"values-{_name([self.state, about, [edit.to_dict() for edit in edits]])}.safetensors"
-        if (found := _read_targets(path)) is not None:
-            return found
-        made = make()
+        return _read_targets(self._path(about, edit))
+
+    def put(self, about: Any, edit: Edit, made: Targets) -> None:
+        """Keep the targets of one edit."""
         tensors = {f"shift-{place}": tensor.cpu().contiguous() for place, tensor in enumerate(made.shifts)}
         tensors |= {f"base-{place}": tensor.cpu().contiguous() for place, tensor in enumerate(made.base)}
-        write_tensors(path, tensors, {"loss": json.dumps(made.loss), "steps": json.dumps(made.steps)})
-        return made
+        head = {"loss": json.dumps(made.loss), "steps": json.dumps(made.steps)}
+        write_tensors(self._path(about, edit), tensors, head)
+
+    def _path(self, about: Any, edit: Edit) -> Path:
+        return self.folder / f"value-{_name([self.state, about, edit.prompt, edit.target, edit.subject])}.safetensors"
 
 
 def current_values() -> Values | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -118,6 +118,23 @@ class Targets:
     loss: tuple[float, ...] = field(default=())
     steps: tuple[int, ...] = field(default=())
 
+    def each(self) -> Iterator[Targets]:
+        """Yield the targets edit by edit."""
+        for place in range(len(self.loss)):
+            one = slice(place, place + 1)
+            shifts, base = (tuple(tensor[one] for tensor in tensors) for tensors in (self.shifts, self.base))
+            yield Targets(shifts, base, self.loss[one], self.steps[one])
+
+    @classmethod
+    def together(cls, parts: Sequence[Targets], device: torch.device) -> Targets:
+        """Return the targets of several edits as one, on ``device``."""
+        return cls(
+            tuple(torch.cat(tensors).to(device) for tensors in zip(*(part.shifts for part in parts), strict=True)),
+            tuple(torch.cat(tensors).to(device) for tensors in zip(*(part.base for part in parts), strict=True)),
+            tuple(value for part in parts for value in part.loss),
+            tuple(value for part in parts for value in part.steps),
+        )
+
 
 def value_targets(
     anatomy: Anatomy,
@@ -147,58 +164,45 @@ def value_targets(
     """
     every = [context for group in contexts for context in group]
     every = every[: params.value_contexts or len(every)]
-    lm = anatomy.lm
-    rows = target_rows(lm, edits, every)
-    rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
-    done: list[Targets] = []
-    count = 0
-    chunks = _chunks(rows, len(edits))
-    with _fast(anatomy, rows, first):
-        for places in chunks:
-            own = [row for place in places for row in rows if row.edit == place]
-            renamed = {place: number for number, place in enumerate(places)}
-            own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
-            done.append(
-                _kept(anatomy, own, [edits[place] for place in places], contexts, params, first, modules, early)
-            )
-            count += len(places)
-            if progress is not None:
-                progress("values", count, len(edits))
-    order = [place for places in chunks for place in places]
-    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=lm.device)
-    loss = [value for part in done for value in part.loss]
-    steps = [value for part in done for value in part.steps]
-    return Targets(
-        tuple(torch.cat(parts)[back] for parts in zip(*(part.shifts for part in done), strict=True)),
-        tuple(torch.cat(parts)[back] for parts in zip(*(part.base for part in done), strict=True)),
-        tuple(loss[place] for place in back.tolist()),
-        tuple(steps[place] for place in back.tolist()),
-    )
+    about = [_wanted(params, early), first, list(modules), every]
+    values = current_values()
+    done = {place: found for place, edit in enumerate(edits) if values and (found := values.get(about, edit))}
+    todo = [edit for place, edit in enumerate(edits) if place not in done]
+    places = [place for place in range(len(edits)) if place not in done]
+    for numbers, made in _found(anatomy, todo, every, params, first, modules, early):
+        for number, own in zip(numbers, made.each(), strict=True):
+            done[places[number]] = own
+            if values:
+                values.put(about, todo[number], own)
+        if progress is not None:
+            progress("values", len(done), len(edits))
+    return Targets.together([done[place] for place in range(len(edits))], anatomy.lm.device)
 
 
-def _kept(
+def _wanted(params: ValueParams, early: Early | None) -> dict[str, Any]:
+    """Return the hyper-parameters that δ depends on; with a stopping rule of its own, the method's as well."""
+    return {name: value for name, value in params.to_dict().items() if name in VALUE_FIELDS or early is not None}
+
+
+def _found(
     anatomy: Anatomy,
-    rows: Sequence[Row],
     edits: Sequence[Edit],
-    contexts: Contexts,
+    contexts: Sequence[str],
     params: ValueParams,
     first: int,
     modules: Sequence[str],
     early: Early | None,
-) -> Targets:
-    """Return the targets of one chunk; found before, where a run before this one kept them."""
-
-    def make() -> Targets:
-        return _Chunk(anatomy, rows, len(edits), params, first, modules).optimise(early)
-
-    values = current_values()
-    if values is None:
-        return make()
-    wanted = {name: value for name, value in params.to_dict().items() if early or name in VALUE_FIELDS}
-    found = values.get([wanted, first, list(modules), contexts], edits, make)
-    where = anatomy.lm.device
-    shifts, base = (tuple(tensor.to(where) for tensor in tensors) for tensors in (found.shifts, found.base))
-    return Targets(shifts, base, found.loss, found.steps)
+) -> Iterator[tuple[list[int], Targets]]:
+    """Optimise chunk by chunk; yield which edits, by their places, and their targets."""
+    lm = anatomy.lm
+    rows = target_rows(lm, edits, contexts)
+    rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
+    with _fast(anatomy, rows, first):
+        for places in _chunks(rows, len(edits)):
+            own = [row for place in places for row in rows if row.edit == place]
+            renamed = {place: number for number, place in enumerate(places)}
+            own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
+            yield places, _Chunk(anatomy, own, len(places), params, first, modules).optimise(early)
 
 
 def _chunks(rows: Sequence[Row], edits: int) -> list[list[int]]:

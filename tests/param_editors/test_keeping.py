@@ -84,7 +84,7 @@ def test_values_of_one_state_are_not_used_in_another(fresh, tmp_path, optimised)
 def test_what_is_torn_or_foreign_is_not_taken(fresh, tmp_path, optimised):
     model = edited(fresh("llama"), "memit", tmp_path)
     model.edit(EDITS).revert()
-    (values,) = tmp_path.glob("values-*")
+    values, *_ = tmp_path.glob("value-*")
     (kept,) = tmp_path.glob("edits-*")
     values.write_bytes(values.read_bytes()[:40])
     whole = kept.read_bytes()
