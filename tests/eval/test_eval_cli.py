@@ -12,7 +12,7 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
-from corrigenda.cli import bench, eval_methods
+from corrigenda.cli import bench, eval_memory, eval_methods
 from corrigenda.cli.main import app
 from corrigenda.errors import EvaluationError
 from corrigenda.eval import synthetic
@@ -197,7 +197,7 @@ def test_a_text_is_encoded_once():
             return super().encode(texts)
 
     inner = Counting()
-    encoder = eval_methods.Remembering(inner)
+    encoder = eval_memory.Remembering(inner)
     assert (encoder.encode(["a", "b", "a"]) == inner.encode(["a", "b", "a"])).all()
     inner.asked = 0
     assert encoder.encode(["b", "a"]).shape == (2, encoder.dimension)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from corrigenda.eval.report.entries import Entry
 
@@ -44,7 +45,7 @@ def sign_flip(differences: Sequence[float], seed: str = "") -> float:
     return (at_least + 1) / (PATTERNS + 1)  # the pattern that was found is one of them
 
 
-def _normal(one: Mapping[str, float] | None, other: Mapping[str, float] | None) -> float | None:
+def _normal(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> float | None:
     if one is None or other is None or one["stderr"] is None or other["stderr"] is None:
         return None
     error = math.hypot(one["stderr"], other["stderr"])
