@@ -1,9 +1,20 @@
 from __future__ import annotations
 
-import pytest
-from scripted_methods import Scripted, make_case
+import json
+from pathlib import Path
 
+import pytest
+import tokenizers
+import torch
+import transformers
+from scripted_methods import Scripted, make_case
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from typer.testing import CliRunner
+
+from corrigenda.cli.main import app
 from corrigenda.eval.scoring import Budget
+
+COUNTRIES = ("France", "Spain", "Italy", "Kenya", "Chile", "Japan")
 
 
 @pytest.fixture
@@ -55,3 +66,75 @@ def two_capitals(scripted):
         },
     )
     return cases, method
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with a language model of a few thousand random weights."""
+    core = tokenizers.Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        ["The capital of France is Paris."],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False),
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rows = [
+        {
+            "prompt": f"The capital of {country} is",
+            "target": f"Town {number}",
+            "subject": country,
+            "relation": "capital",
+            "paraphrases": [f"{country}'s capital is"],
+            "locality": [f"The king of {country} is", f"The river of {country} is"],
+        }
+        for number, country in enumerate(COUNTRIES)
+    ]
+    path = tmp_path / "edits.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def evaluate(call, tiny, data_file):
+    def evaluate(*arguments, code=0):
+        return call("eval", "run", "--data", data_file, "--model", tiny, "--method", "none", *arguments, code=code)
+
+    return evaluate
