@@ -12,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from corrigenda.edit import Edit
+from corrigenda.param_editors.neurons import Neurons
 from corrigenda.param_editors.update import Consolidation, WeightUpdate, damaged
 
 FORMAT = "corrigenda-consolidation/1"
 _TENSORS = ("original", "left", "right", "edited")
+_NEURONS = ("up", "down", "gate", "bias")
 _PLAIN = ("name", "transposed", "ratio", "rounding", "before", "after")
 
 
@@ -26,10 +28,15 @@ def write_consolidation(done: Consolidation, path: Path) -> Path:
         for kind in _TENSORS:
             if (tensor := getattr(update, kind)) is not None:
                 tensors[f"{place}/{kind}"] = tensor.cpu().contiguous()
+    for place, group in enumerate(done.neurons):
+        for kind in _NEURONS:
+            if (tensor := getattr(group, kind)) is not None:
+                tensors[f"neurons/{place}/{kind}"] = tensor.detach().cpu().contiguous()
     head = {
         "method": done.method,
         "edits": [edit.to_dict() for edit in done.edits],
         "updates": [{name: getattr(update, name) for name in _PLAIN} for update in done.updates],
+        "neurons": [{"layer": group.layer, "activation": group.activation} for group in done.neurons],
         "params": dict(done.params),
         "seconds": dict(done.seconds),
         "notes": list(done.notes),
@@ -56,6 +63,10 @@ def read_consolidation(path: Path) -> Consolidation:
     for place, row in enumerate(head["updates"]):
         kept: dict[str, Any] = {kind: tensors[key] for kind in _TENSORS if (key := f"{place}/{kind}") in tensors}
         updates.append(WeightUpdate(**row, **kept))
+    neurons = []
+    for place, row in enumerate(head.get("neurons", ())):
+        own = {kind: tensors[key] for kind in _NEURONS if (key := f"neurons/{place}/{kind}") in tensors}
+        neurons.append(Neurons(**row, **own))
     carry = {name.removeprefix("carry/"): tensor for name, tensor in tensors.items() if name.startswith("carry/")}
     return Consolidation(
         method=head["method"],
@@ -66,6 +77,7 @@ def read_consolidation(path: Path) -> Consolidation:
         notes=tuple(head["notes"]),
         details=head["details"],
         carry=carry,
+        neurons=tuple(neurons),
     )
 
 
