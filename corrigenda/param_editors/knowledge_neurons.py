@@ -104,7 +104,9 @@ class KN:
             for place, edit in enumerate(edits):
                 with about(edit):
                     with draft.timed("attribution"):
-                        old, neurons = find_neurons(anatomy, edit, chosen, [text for group in contexts for text in group])
+                        old, neurons = find_neurons(
+                            anatomy, edit, chosen, [text for group in contexts for text in group]
+                        )
                     self._write(anatomy, edit, old, neurons, chosen, draft)
                 details.append({"edit": edit.id, "neurons": [asdict(neuron) for neuron in neurons]})
                 if progress is not None:
