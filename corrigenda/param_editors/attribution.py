@@ -6,8 +6,8 @@ as a function of all activations of the block there::
     Attr(wᵢ) = wᵢ · ∫₀¹ ∂P(α·w)/∂wᵢ dα
 
 so that the attributions of a block add up to P(w) − P(0). The integral is a midpoint sum, which is more exact than the
-paper's right-hand sum for the same number of steps. Activations are what the down-projection reads, after the gate where
-there is one.
+paper's right-hand sum for the same number of steps. Activations are what the down-projection reads, after the gate
+where there is one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def attributions(
     ids = token_ids(lm, prompt)
     check_length(lm, ids)
     layers = range(anatomy.map.count) if layers is None else layers
-    alphas = ((torch.arange(steps, device=lm.device) + 0.5) / steps)[:, None]
+    rows = torch.arange(steps, device=lm.device)
+    last = torch.full_like(rows, -1)
+    alphas = ((rows + 0.5) / steps)[:, None]
     found = []
     for done, layer in enumerate(layers, 1):
         site = anatomy.mlp_out(layer)
@@ -79,7 +81,7 @@ def attributions(
         points = (alphas * active).requires_grad_()
         with torch.enable_grad():
             shift = (points - active) @ site.matrix.float().T  # the down-projection is linear
-            chance = resumed.logits([shift], 1)[:, -1].float().softmax(-1)[:, token]
+            chance = resumed.logits([shift], rows, last).float().softmax(-1)[:, token]
         (gradient,) = torch.autograd.grad(chance.sum(), points)
         found.append(active * gradient.mean(0))
         if progress is not None:
@@ -107,7 +109,8 @@ def refine(
         layers: Which blocks the rows are.
         threshold: Share of the largest attribution, 0…1.
         share: Share of the prompts, 0…1.
-        most, least: How many neurons are wanted.
+        most: How many neurons are wanted at most.
+        least: How many at least.
     """
     if not tables:
         return []
@@ -130,4 +133,14 @@ def refine(
     return [
         KnowledgeNeuron(layers[row], column, float(mean[row, column]), passed[row, column] / len(tables))
         for row, column in kept
+    ]
+
+
+def strongest(table: torch.Tensor, layers: Sequence[int], count: int) -> list[KnowledgeNeuron]:
+    """Return the ``count`` neurons with the largest attribution in a table (layers, d_ff)."""
+    values, places = table.flatten().topk(min(count, table.numel()))
+    width = table.shape[1]
+    return [
+        KnowledgeNeuron(layers[place // width], place % width, value, 1.0)
+        for value, place in zip(values.tolist(), places.tolist(), strict=True)
     ]

@@ -10,7 +10,7 @@ adapter changes nothing. It is trained on every fact in several wordings: the pr
 prompt behind sampled beginnings. ``keep_weight`` adds, beyond the paper, a divergence on the same prompts about other
 subjects, for locality.
 
-:func:`false_facts` tells which statements a model gets wrong, the paper's contrastive assessment (CKA).
+Which statements a model gets wrong is told by :mod:`.detection`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from torch import nn
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
 from corrigenda.lm.hooks import Tap, first_tensor, with_first_tensor
-from corrigenda.lm.scoring import score_targets
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
@@ -108,8 +107,7 @@ class CaliNET:
             if not edits:
                 return draft.finish([], chosen.to_dict())
             if contexts is None:
-                groups = ((),) if lm.is_encoder_decoder else chosen.contexts
-                contexts = (("",),) if lm.is_encoder_decoder else sample_contexts(lm, groups, seed)
+                contexts = (("",),) if lm.is_encoder_decoder else sample_contexts(lm, chosen.contexts, seed)
             generator = torch.Generator().manual_seed(seed)
             with draft.timed("texts"):
                 texts = _wordings(lm, edits, [text for group in contexts for text in group])
@@ -131,7 +129,8 @@ class Adapter:
         d = lm.layers.hidden_size
 
         def drawn() -> torch.Tensor:
-            return (torch.randn(width, d, generator=generator) / d**0.5).to(lm.device).requires_grad_()
+            weights = (torch.randn(width, d, generator=generator) / d**0.5).to(lm.device)
+            return weights.requires_grad_()
 
         self.up = drawn()
         self.gate = drawn() if lm.layers.gated else None
@@ -162,13 +161,9 @@ class Adapter:
 
     def neurons(self) -> Neurons:
         """Return what was trained."""
-        kept = {
-            name: None if part is None else part.detach().cpu() for name, part in vars(self).items() if name in _PARTS
-        }
-        return Neurons(layer=self.layer, activation=self.activation, **kept)
-
-
-_PARTS = ("up", "gate", "bias", "down")
+        gate = None if self.gate is None else self.gate.detach().cpu()
+        bias = None if self.bias is None else self.bias.detach().cpu()
+        return Neurons(self.layer, self.up.detach().cpu(), self.down.detach().cpu(), self.activation, gate, bias)
 
 
 def _wordings(lm: LanguageModel, edits: Sequence[Edit], contexts: Sequence[str]) -> list[Text]:
@@ -219,7 +214,7 @@ def _train(
         if not bool(loss.isfinite()):
             raise UnstableUpdate("the loss of the adapter is not finite", remedy="Lower lr.")
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(adapter.leaves, 1.0)
         optimiser.step()
         losses += told.tolist()
@@ -242,53 +237,3 @@ def _divergence(
     with torch.enable_grad(), adapter:
         after = upper.logits(places)[:, -1].float().log_softmax(-1)
     return (before.exp() * (before - after)).sum(-1).mean()
-
-
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """How well a model knows a statement.
-
-    Attributes:
-        edit: The statement.
-        cka: P(target | prompt) against the mean over prompts with other relations, per token (geometric mean); > 0.
-        known: Whether ``cka`` exceeds the threshold.
-    """
-
-    edit: Edit
-    cka: float
-    known: bool
-
-
-NEGATIVE = ("{} has nothing to do with", "{} was never mentioned together with", "The opposite of {} is")
-"""Templates that state no relation to the target: what the model says of it behind these is mere association."""
-
-
-def false_facts(
-    lm: LanguageModel, edits: Sequence[Edit], *, threshold: float = 1.0, alpha: float = 1e-6, batch_size: int = 32
-) -> list[Assessment]:
-    """Assess each statement by contrast (CaliNET, section 2: CKA).
-
-    ::
-
-        CKA = (P(o | s, r) + α) / (mean over r′ of P(o | s, r′) + α)
-
-    with the right relation's prompt against templates that do not state it.
-
-    Args:
-        lm: The model.
-        edits: Statements; the target is what is taken to be true. Those without a subject are contrasted with the bare
-            templates about their prompt.
-        threshold: At or below, the model is said not to know it.
-        alpha: Keeps the quotient of two small numbers calm.
-        batch_size: Rows of a forward pass.
-    """
-    prompts = [edit.prompt for edit in edits]
-    prompts += [template.replace("{}", edit.subject or edit.prompt) for edit in edits for template in NEGATIVE]
-    targets = [edit.target for edit in edits] + [edit.target for edit in edits for _ in NEGATIVE]
-    scores = score_targets(lm, prompts, targets, batch_size=batch_size)
-    chances = torch.tensor([score.mean_log_prob for score in scores]).exp()
-    right, wrong = chances[: len(edits)], chances[len(edits) :].view(len(edits), -1).mean(1)
-    return [
-        Assessment(edit, float(value), bool(value > threshold))
-        for edit, value in zip(edits, (right + alpha) / (wrong + alpha), strict=True)
-    ]

@@ -81,7 +81,7 @@ def read_consolidation(path: Path, lm: LanguageModel | None = None) -> Consolida
         updates.append(WeightUpdate(**row, **kept))
     neurons = []
     for place, row in enumerate(head.get("neurons", ())):
-        own = {kind: tensors[key] for kind in _NEURONS if (key := f"neurons/{place}/{kind}") in tensors}
+        own: dict[str, Any] = {kind: tensors[key] for kind in _NEURONS if (key := f"neurons/{place}/{kind}") in tensors}
         neurons.append(Neurons(**row, **own))
     carry = {name.removeprefix("carry/"): tensor for name, tensor in tensors.items() if name.startswith("carry/")}
     return Consolidation(

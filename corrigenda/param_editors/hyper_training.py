@@ -1,7 +1,7 @@
 """Training hypernetworks: they see a fact's edit, and are judged by other wordings of it and by what must not change.
 
-A step takes ``batch_size`` facts. For each, the gradient of the edit becomes an update; under it, another wording must say
-the target (the edit loss), and prompts that the edit does not concern must keep their distribution (KL before ‖ after)::
+A step takes ``batch_size`` facts. For each, the gradient of the edit becomes an update; under it, another wording must
+say the target (the edit loss), and prompts that the edit does not concern must keep their distribution (KL)::
 
     mend    edit_weight · edit + keep_weight · KL
     ke      edit + μ · (KL − margin)      μ ascends; the margin falls while it is kept
@@ -67,8 +67,8 @@ class Recipe:
         step_lr: The same for the learned step sizes.
         edit_weight, keep_weight: Weights of the two losses, without a constraint.
         constrained: Whether KL is held below a margin by a Lagrange multiplier instead.
-        margin, margin_factor, margin_least: The margin, by what it falls at an evaluation at which it was kept, and where
-            it ends.
+        margin, margin_factor, margin_least: The margin, by what it falls at an evaluation at which it was kept, and
+            where it ends.
         held_out: Share of the groups that choose the best state, 0…0.5.
         check_every: Steps between evaluations.
         patience: Evaluations without a better state, after which training ends.
@@ -211,7 +211,7 @@ class _Trainer:
         if not bool(loss.isfinite()):
             raise UnstableUpdate(f"the loss is not finite at step {self.step}", remedy="Lower lr.")
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimiser.step()
         if recipe.constrained:  # gradient ascent on the multiplier, which stays positive

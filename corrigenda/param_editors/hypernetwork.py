@@ -1,7 +1,7 @@
 """Editors that were trained: a network reads the gradient of an edit and says how the weights shall change.
 
-MEND and KE share the way they are trained (:mod:`.hyper_training`), kept in files, and applied: the gradients of all edits
-in one backward pass, the networks' factors added up, and printed.
+MEND and KE share the way they are trained (:mod:`.hyper_training`), kept in files, and applied: the gradients of all
+edits in one backward pass, the networks' factors added up, and printed.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ A bidirectional LSTM reads the tokens of "prompt, new answer"; from its last sta
 
     ΔW = −σ(η) · [ (softmax(α) βᵀ)ᵀ ⊙ ∇W + γ softmax(δ)ᵀ ]
 
-with α, δ ∈ ℝ^d_in, β, γ ∈ ℝ^d_out and η ∈ ℝ from the states. The mask has rank one, so the masked gradient is again a sum
-over tokens, of (β ⊙ δₜ)(softmax(α) ⊙ xₜ)ᵀ, and is never formed. softmax(α) is multiplied by d_in, so that a mask starts
-at 1 and not at 1/d_in. Training holds KL(before ‖ after) below a margin by a Lagrange multiplier, and lowers the margin
-(:mod:`.hyper_training`).
+with α, δ ∈ ℝ^d_in, β, γ ∈ ℝ^d_out and η ∈ ℝ from the states. The mask has rank one, so the masked gradient is again a
+sum over tokens, of (β ⊙ δₜ)(softmax(α) ⊙ xₜ)ᵀ, and is never formed. softmax(α) is multiplied by d_in, so that a mask
+starts at 1 and not at 1/d_in, and the gradient is scaled to norm 1. Training holds KL(before ‖ after) below a margin by
+a Lagrange multiplier, and lowers the margin (:mod:`.hyper_training`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class KENetworks(Hypernetwork):
         parts = [table[torch.tensor(row, device=table.device)] for row in rows]
         packed = nn.utils.rnn.pack_sequence(parts, enforce_sorted=False)
         _, (last, _) = self.reader(packed)
-        return last.transpose(0, 1).flatten(1)
+        states: torch.Tensor = last.transpose(0, 1).flatten(1)
+        return states
 
     def updates(
         self, gradients: Mapping[str, Factors], texts: Sequence[Text], *, learn: bool = False

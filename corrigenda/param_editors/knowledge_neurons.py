@@ -20,7 +20,7 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, InvalidParams, UnsupportedArchitecture, about
-from corrigenda.lm.tokens import token_ids
+from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.attribution import KnowledgeNeuron, attributions, refine
 from corrigenda.param_editors.draft import Draft
@@ -100,13 +100,12 @@ class KN:
                 return draft.finish([], chosen.to_dict())
             if contexts is None:
                 contexts = sample_contexts(lm, chosen.contexts, seed)
+            beginnings = [text for group in contexts for text in group]
             details = []
             for place, edit in enumerate(edits):
                 with about(edit):
                     with draft.timed("attribution"):
-                        old, neurons = find_neurons(
-                            anatomy, edit, chosen, [text for group in contexts for text in group]
-                        )
+                        old, neurons = find_neurons(anatomy, edit, chosen, beginnings)
                     self._write(anatomy, edit, old, neurons, chosen, draft)
                 details.append({"edit": edit.id, "neurons": [asdict(neuron) for neuron in neurons]})
                 if progress is not None:
@@ -157,6 +156,4 @@ def old_token(lm: LanguageModel, edit: Edit) -> int:
     """Return the first token of the edit's old answer, or of what the model would say."""
     if edit.old_answer:
         return target_ids(lm, edit.prompt, edit.old_answer)[1][0]
-    from corrigenda.lm.tokens import pad
-
     return int(call(lm, pad(lm, [token_ids(lm, edit.prompt)]))[0, -1].argmax())

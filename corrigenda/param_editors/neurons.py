@@ -69,7 +69,7 @@ class Neurons:
 
     def to(self, device: torch.device | str) -> Neurons:
         """Return a copy on ``device``."""
-        parts = {name: None if (part := getattr(self, name)) is None else part.to(device) for name in _PARTS}
+        parts: dict[str, Any] = {name: None if (part := getattr(self, name)) is None else part.to(device) for name in _PARTS}
         return Neurons(layer=self.layer, activation=self.activation, **parts)
 
     @property
@@ -93,8 +93,8 @@ def activations(
         found: torch.Tensor = act(x @ gate.T) * (x @ up.T)
         return found
     before = x @ up.T
-    found = act(before if bias is None else before + bias)
-    return found
+    added: torch.Tensor = act(before if bias is None else before + bias)
+    return added
 
 
 def activation_name(lm: LanguageModel) -> str:

@@ -1,8 +1,8 @@
 """T-Patcher: one neuron for every token that the model gets wrong (Huang et al., ICLR 2023).
 
-The neurons stand in the last feed-forward, next to the head, and all else stays frozen. For a wrong token, the input q of
-that feed-forward at the place where the token is predicted is the neuron's query: its key starts at q/‖q‖², so that it
-is 1 there, and key and value are trained to
+The neurons stand in the last feed-forward, next to the head, and all else stays frozen. For a wrong token, the input q
+of that feed-forward at the place where the token is predicted is the neuron's query: its key starts at q/‖q‖², so that
+it is 1 there, and key and value are trained to
 
 * say the token: cross-entropy with label smoothing, over all tokens of the target;
 * answer to the edit: ``exp(act_margin − k·q)``, L_a;
@@ -115,6 +115,10 @@ class TPatcher:
     params_type: type[EditorParams] = TPatcherParams
     needs_statistics = False
 
+    def __init__(self) -> None:
+        # Inputs of the last feed-forward do not change with patches beside it: one memory serves a chain.
+        self._memory: tuple[object, torch.Tensor] | None = None
+
     def apply(
         self,
         lm: LanguageModel,
@@ -143,7 +147,7 @@ class TPatcher:
             if contexts is None:
                 contexts = sample_contexts(lm, chosen.contexts, seed)
             with draft.timed("memory"):
-                memory = memory_inputs(anatomy, chosen, seed)
+                memory = self._remembered(anatomy, chosen, seed)
             earlier = previous.carry.get("queries") if previous is not None else None
             with draft.timed("training"):
                 run = _Run(anatomy, chosen, [memory] if earlier is None else [memory, earlier.to(lm.device)])
@@ -153,6 +157,12 @@ class TPatcher:
             return draft.finish(
                 edits, chosen.to_dict(), details={"edits": run.details}, carry=carry, neurons=[joined(groups)]
             )
+
+    def _remembered(self, anatomy: Anatomy, params: TPatcherParams, seed: int) -> torch.Tensor:
+        mark = (anatomy.lm.fingerprint, params.memory_tokens, seed)
+        if self._memory is None or self._memory[0] != mark:
+            self._memory = mark, memory_inputs(anatomy, params, seed)
+        return self._memory[1].to(anatomy.lm.device)
 
 
 @torch.no_grad()
@@ -291,6 +301,11 @@ class _Patch:
         up, gate = (self.key, None) if self.up is None else (self.up, self.key)
         return activations(x, up, gate, self.bias, self.activation) @ (self.params.amplify * self.value).T
 
+    def logits(self, resumed: Resumed, queries: torch.Tensor) -> torch.Tensor:
+        """Return the logits (R, V) with the patch in place."""
+        rows = torch.arange(len(queries), device=queries.device)
+        return resumed.logits([self.added(queries)], rows, torch.full_like(rows, -1)).float()
+
     def train(
         self, resumed: Resumed, queries: torch.Tensor, own: torch.Tensor, wanted: torch.Tensor, memory: torch.Tensor
     ) -> int:
@@ -308,14 +323,14 @@ class _Patch:
         step = 0
         for step in range(1, self.params.steps + 1):
             with torch.enable_grad():
-                logits = resumed.logits([self.added(queries)], 1)[:, -1].float()
+                logits = self.logits(resumed, queries)
                 told = torch.nn.functional.cross_entropy(logits, wanted, label_smoothing=self.params.smoothing)
                 answer, silence = self.losses(queries[own], memory)
                 loss = told + self.params.act_weight * answer + self.params.memory_weight * silence
             if not bool(loss.isfinite()):
                 raise UnstableUpdate("the loss of a patch is not finite", remedy="Lower lr.")
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.leaves, 5.0)
             optimiser.step()
             if step % self.params.check_every == 0:
@@ -339,7 +354,7 @@ class _Patch:
     @torch.no_grad()
     def result(self, resumed: Resumed, queries: torch.Tensor, wanted: torch.Tensor) -> tuple[float, bool]:
         """Return the lowest probability of a wanted token, and whether each is the first choice."""
-        logits = resumed.logits([self.added(queries)], 1)[:, -1].float()
+        logits = self.logits(resumed, queries)
         chances = logits.softmax(-1).gather(1, wanted[:, None])[:, 0]
         return float(chances.min()), bool((logits.argmax(1) == wanted).all())
 

@@ -127,9 +127,9 @@ class Consolidation:
                     f"{update.name} of {target.name} is not as this {self.method} update {state}",
                     remedy="Revert later updates first, the last one first, or load the model anew.",
                 )
-        if odd := [group for group in self.neurons if is_attached(target, group) != undo]:
+        if any(is_attached(target, group) != undo for group in self.neurons):
             raise NotRevertible(
-                f"{len(odd[0])} neurons of this {self.method} update are {'not ' if undo else ''}attached to {target.name}",
+                f"neurons of this {self.method} update are {'not ' if undo else ''}attached to {target.name}",
                 remedy="An update is written once, and then reverted once.",
             )
         for group in self.neurons:
