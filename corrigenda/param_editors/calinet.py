@@ -129,8 +129,9 @@ class Adapter:
         d = lm.layers.hidden_size
 
         def drawn() -> torch.Tensor:
-            weights = (torch.randn(width, d, generator=generator) / d**0.5).to(lm.device)
-            return weights.requires_grad_()
+            weights: torch.Tensor = (torch.randn(width, d, generator=generator) / d**0.5).to(lm.device)
+            weights.requires_grad_()
+            return weights
 
         self.up = drawn()
         self.gate = drawn() if lm.layers.gated else None

@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -295,7 +296,7 @@ class _Trainer:
                 return  # another recipe, or other facts: begin anew
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
             raise ModelDamaged(f"{path} cannot be read", remedy="Delete it to begin anew.") from error
         self.best = state["best"]
         for name, value in json.loads(state["rest"]).items():
