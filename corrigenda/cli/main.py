@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serac, serve, stats, trace
+from corrigenda.cli import (
+    ask,
+    bench,
+    bench_many,
+    consolidate,
+    demo,
+    edit,
+    export,
+    memory,
+    models,
+    scope,
+    serac,
+    serve,
+    stats,
+    trace,
+)
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -32,6 +47,7 @@ app.add_typer(memory.app, name="memory", help="Look after a memory: check, resto
 bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
+app.add_typer(consolidate.app, name="consolidate", help="Print proven edits into the weights, and take them out.")
 app.command("export")(export.export)
 app.command("trace")(trace.trace)
 
