@@ -51,8 +51,8 @@ _STOP = Stop(newline=False, sentence=False, texts=("Retrieved fact:", "\n\n", "\
 _OWN_LABEL = re.compile(r"\b(Question|Subquestion|Retrieved fact|Generated|Check)(\s*)[:：]", re.IGNORECASE)
 _RULES = (
     "Answer the question step by step, in exactly the form of the examples. Write one Subquestion and one "
-    "Generated answer, and stop. You will be told a Retrieved fact. Then write the Check, and go on with the next Subquestion, or "
-    "give the Final answer in as few words as possible."
+    "Generated answer, and stop. You will be told a Retrieved fact. Then write the Check, and go on with the next "
+    "Subquestion, or give the Final answer in as few words as possible."
 )
 
 
