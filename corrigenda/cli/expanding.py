@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +15,7 @@ from corrigenda.cli.common import console, print_table, with_status
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
+    from corrigenda.memory.encoder import Encoder
     from corrigenda.memory.memory import Memory
     from corrigenda.middleware.expansion import Expansion
     from corrigenda.middleware.knowledge import Knowledge
@@ -31,6 +35,41 @@ ManyValued = Annotated[
 ]
 RelationFile = Annotated[Path | None, typer.Option("--relations", help="JSON lines: relations besides the built-in.")]
 Review = Annotated[bool, typer.Option("--review", help="Ask about each proposal; with --json only list them.")]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an evaluation adds with each edit.
+
+    Attributes:
+        kinds: Kinds of :func:`corrigenda.middleware.expansion.expand`; none by default.
+        aliases, facts: Files of tables.
+    """
+
+    kinds: tuple[str, ...] = ()
+    aliases: Path | None = None
+    facts: Path | None = None
+
+    def expanding(self, encoder: Encoder) -> Callable[[Sequence[Edit]], list[Expansion]] | None:
+        """Return what proposes, or ``None`` where nothing is to be added."""
+        if not self.kinds:
+            return None
+        from corrigenda.middleware.expansion import expand
+
+        knowledge = knowledge_from(self.aliases, self.facts, None, quiet=True)
+        return lambda edits: expand(edits, knowledge, encoder, kinds=self.kinds)
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings for a results file: kinds, and the files with their SHA-256."""
+        if not self.kinds:
+            return {}
+        files = {"alias_table": self.aliases, "facts": self.facts}
+        marks = {
+            name: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for name, path in files.items()
+            if path is not None
+        }
+        return {"expansion": {"kinds": list(self.kinds), **marks}}
 
 
 def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | None, *, quiet: bool) -> Knowledge:
