@@ -114,10 +114,10 @@ class Thread:
     @property
     def used(self) -> list[Hit]:
         """The edits that the model went by: their targets are in what it concluded right after."""
-        later = [exchange.said for exchange in self.exchanges[1:]] + [self.last]
+        later = [*(exchange.said for exchange in self.exchanges[1:]), self.last]
         return [
             exchange.hit
-            for exchange, text in zip(self.exchanges, later, strict=True)
+            for exchange, text in zip(self.exchanges, later, strict=False)
             if exchange.hit is not None and fold(exchange.hit.edit.target) in fold(text)
         ]
 
