@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.cli.eval_show import progress_bar
+from corrigenda.cli.expanding import Sources
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.protocol import Name
 
@@ -37,6 +38,7 @@ class Settings:
         judge: Name of the model that judges answers, if any.
         task_limit: Questions of each other task.
         threshold: Of the scope classifier.
+        expansion: What is added with each edit, for strategies.
         locality_tokens: Tokens of an answer that is compared with an earlier one.
     """
 
@@ -56,6 +58,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     task_limit: int | None = 200
     threshold: float | None = None
+    expansion: Sources = field(default_factory=Sources)
     locality_tokens: int = 8
     seed: int = 0
 
@@ -118,6 +121,7 @@ class Evaluation:
             self.lm,
             unedited,
             threshold=self.settings.threshold,
+            expansion=self.settings.expansion,
             context=context,
             seed=self.settings.seed,
         )

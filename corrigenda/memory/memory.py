@@ -209,7 +209,7 @@ class Memory:
         return [edit for edit in plan.edits if edit is not None]
 
     def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
-        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those that are live now.
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those live now.
 
         What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
         be live when their parent is retracted or replaced.
