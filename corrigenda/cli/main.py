@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serve, stats, trace
+from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serve, stats, sweep, trace
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -33,6 +33,7 @@ app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.command("export")(export.export)
 app.command("trace")(trace.trace)
+app.command("sweep")(sweep.sweep)
 
 
 def _print_version(wanted: bool) -> None:
