@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def open_method(
     threshold: float | None = None,
     context: Context = COMPLETION,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Iterator[Method]:
     """Open the method ``name``; what it keeps on disk is removed at the end.
 
@@ -76,6 +78,7 @@ def open_method(
         threshold: Of the scope classifier, for strategies.
         context: How prompts are put to the model.
         seed: Of editors of weights.
+        keep: Folder in which editors of weights keep what they found, so that a killed run goes on.
 
     Raises:
         UnknownName: No such method.
@@ -88,7 +91,7 @@ def open_method(
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        yield _open_editor(name, lm, context, seed)
+        yield _open_editor(name, lm, context, seed, keep)
         return
     from corrigenda.memory.encoder import MiniLM
     from corrigenda.middleware.editable import EditableModel
@@ -104,11 +107,11 @@ def open_method(
         yield Method(front, front.collecting, settings)
 
 
-def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int) -> Method:
+def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
-    edited = EditedWeights(lm, name, seed=seed)
+    edited = EditedWeights(lm, name, seed=seed, keep=keep)
     return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()})
 
 
