@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.cli.expanding import Sources
@@ -62,6 +63,7 @@ def open_method(
     expansion: Sources = Sources(),  # noqa: B008 - a frozen value
     context: Context = COMPLETION,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Iterator[Method]:
     """Open the method ``name``; what it keeps on disk is removed at the end.
 
@@ -73,6 +75,7 @@ def open_method(
         expansion: What is added with each edit, for strategies.
         context: How prompts are put to the model.
         seed: Of editors of weights.
+        keep: Folder in which editors of weights keep what they found, so that a killed run goes on.
 
     Raises:
         UnknownName: No such method.
@@ -85,7 +88,7 @@ def open_method(
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        yield _open_editor(name, lm, context, seed)
+        yield _open_editor(name, lm, context, seed, keep)
         return
     from corrigenda.cli.eval_memory import PassingThrough, Remembering
     from corrigenda.memory.encoder import MiniLM
@@ -104,11 +107,11 @@ def open_method(
         yield Method(front, front.collecting, settings)
 
 
-def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int) -> Method:
+def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
-    edited = EditedWeights(lm, name, seed=seed)
+    edited = EditedWeights(lm, name, seed=seed, keep=keep)
     return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()})
 
 

@@ -23,6 +23,7 @@ from corrigenda.cli import (
     serac,
     serve,
     stats,
+    sweep,
     trace,
 )
 from corrigenda.cli import eval as evaluation
@@ -56,6 +57,7 @@ app.command("neurons")(neurons.neurons)
 app.command("detect")(neurons.detect)
 app.command("export")(export.export)
 app.command("trace")(trace.trace)
+app.command("sweep")(sweep.sweep)
 
 
 def _print_version(wanted: bool) -> None:
