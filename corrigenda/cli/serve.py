@@ -73,7 +73,7 @@ def serve(
         trace_body=trace_body,
         read_seconds=read_seconds,
     )
-    with open_memory(memory) as store:
+    with open_memory(memory, follow=True) as store:
         edited: Any = None
         if model is not None:
             from corrigenda.middleware.generate import EditedModel

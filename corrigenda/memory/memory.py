@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corrigenda.edit import Edit, EditId
-from corrigenda.errors import InvalidRequest, StoreNotWritable, about
+from corrigenda.edit import Edit, EditId, Validity
+from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
+from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.replica import Replica
 from corrigenda.memory.snapshot import snapshot_path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from corrigenda.memory.shared import SharedMemory
 
 Vectors = NDArray[np.float32]
+
+DERIVED = "derived/"
+"""How the marks of :meth:`Memory.keep_derived` begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Memory:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         readonly: Whether writing is refused.
+        other_encoder: See :class:`corrigenda.memory.live_index.LiveIndex`; concerns ledgers on servers.
 
     Usually built with :meth:`open`.
     """
@@ -57,9 +62,12 @@ class Memory:
         encoder: Encoder | None = None,
         snapshot: Path | None = None,
         readonly: bool = False,
+        other_encoder: OtherEncoder = "encode",
     ) -> None:
         self.readonly = readonly
-        self._replica = Replica(store, encoder=encoder, snapshot=snapshot, writable=not readonly)
+        self._replica = Replica(
+            store, encoder=encoder, snapshot=snapshot, writable=not readonly, other_encoder=other_encoder
+        )
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, readonly: bool = False) -> Memory:
@@ -174,7 +182,8 @@ class Memory:
             target: The new answer.
             on_conflict: When a live edit contradicts it (same subject and relation, or same prompt and subject, at
                 some common time): ``supersede`` it, ``coexist``, or ``refuse``.
-            **fields: Further fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well.
+            **fields: Further fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well, or ``ttl``, the
+                seconds (or timedelta) after which it ends.
 
         Returns:
             The edit that is live now.
@@ -185,17 +194,43 @@ class Memory:
             StoreError: Nothing was written; the subclass says why.
         """
         if isinstance(prompt, Edit):
+            edit = _lasting(prompt, fields.pop("ttl", None))
             if target is not None or fields:
                 raise InvalidRequest("an Edit was given, and more fields", remedy="Use edit.replace(...) for those.")
-            edit = prompt
         else:
-            edit = _build({"prompt": prompt, "target": target}, fields)
+            ttl = fields.pop("ttl", None)
+            edit = _lasting(_build({"prompt": prompt, "target": target}, fields), ttl)
         return self.add_many([edit], on_conflict=on_conflict)[0]
 
     def add_many(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "supersede") -> list[Edit]:
         """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
+
+    def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those that are live now.
+
+        What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
+        be live when their parent is retracted or replaced.
+
+        Raises:
+            InvalidEdit: One without a parent.
+            UnknownEdit: A parent is not live; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        new = list(edits)
+        with self._replica.lock:
+            for edit in new:
+                if edit.parent is None:
+                    raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
+                self._replica.require_live(edit.parent)
+        plan = self._add(new, "refuse")
+        return [edit for edit in plan.edits if edit is not None]
+
+    def consequences(self, edit_id: str) -> tuple[Edit, ...]:
+        """Return the live edits that follow from the edit ``edit_id`` (in full), oldest first."""
+        with self._replica.lock:
+            return self._replica.state.derived(edit_id)
 
     def amend(
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
@@ -305,7 +340,7 @@ class Memory:
     def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
         """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
         with self._replica.lock:
-            index = self._replica.index()
+            index = self._replica.index(edit_ids)
             rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
             spaces: dict[str, list[int]] = {}
             for place, edit_id in enumerate(edit_ids):
@@ -314,6 +349,24 @@ class Memory:
             for namespace, places in spaces.items():
                 rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
             return rows
+
+    # What others derive from the edits
+
+    def derived(self, mark: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what :meth:`keep_derived` kept of ``keys`` under ``mark``."""
+        return self._replica.store.vectors(mark, keys)
+
+    def keep_derived(self, mark: str, rows: Mapping[bytes, bytes]) -> None:
+        """Keep what was computed from edits, in the store and beside the ledger, unless this memory is read-only.
+
+        To lose it costs time, not facts. What is there under a key stays.
+
+        Args:
+            mark: Tells recipes apart; begins with :data:`DERIVED`.
+            rows: Key to bytes.
+        """
+        if not self.readonly:
+            self._replica.store.keep_vectors(mark, rows)
 
     # In and out
 
@@ -398,6 +451,15 @@ def _refuse(plan: Plan) -> None:
 
 def _authored(kind: Any, edit: Edit, **fields: Any) -> Event:
     return Event(kind, edit, author=edit.author, **fields)
+
+
+def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:
+    if ttl is None:
+        return edit
+    length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    if length <= timedelta(0):
+        raise InvalidRequest(f"ttl={ttl!r} is over at once", remedy="Give seconds above 0, or a timedelta.")
+    return edit.replace(validity=Validity(edit.validity.start, datetime.now(UTC) + length))
 
 
 def _build(row: dict[str, Any], changes: dict[str, Any]) -> Edit:

@@ -136,6 +136,10 @@ class SQLiteStore:
             found.update(self._rows(query, (fingerprint, *part)))
         return found
 
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        return dict(self._rows("SELECT fingerprint, count(*) FROM vectors GROUP BY fingerprint", ()))
+
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
         """Keep encoded texts, in the surrounding :meth:`exclusive` block or one of its own."""
         if not rows:
@@ -148,7 +152,8 @@ class SQLiteStore:
 
     def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
         """Drop all vectors but ``keep`` of ``fingerprint``, give the space back, and return how many were dropped."""
-        rows = self._rows("SELECT fingerprint, text_hash FROM vectors", ())
+        # What was derived from edits at a higher price than encoding them is nobody's waste.
+        rows = self._rows("SELECT fingerprint, text_hash FROM vectors WHERE fingerprint NOT LIKE 'derived/%'", ())
         doomed = [row for row in rows if row[0] != fingerprint or row[1] not in keep]
         with self.exclusive(), translated(self.path):
             self._db.executemany("DELETE FROM vectors WHERE fingerprint = ? AND text_hash = ?", doomed)
