@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from corrigenda.errors import (
     InvalidRequest,
@@ -38,6 +38,12 @@ from corrigenda.errors import (
 from corrigenda.memory.ledger import Event
 from corrigenda.memory.records import decode_event, encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from corrigenda.edit import EditId
 
 Durability = Literal["server", "disk", "replicas"]
 
@@ -328,6 +334,49 @@ class RedisStore:
         """Return which edits are live according to the server, with the events that made them so."""
         rows = self.link.call(lambda db: db.hgetall(self._key("live")))
         return {edit_id.decode(): int(seq) for edit_id, seq in rows.items()}
+
+    # Vector sets, on servers that have them
+
+    def put_vectors(self, fingerprint: str, namespace: str, rows: Mapping[EditId, NDArray[np.float32]]) -> None:
+        """Put unit rows, (d,), into the set of a namespace."""
+        key = self._key("set", fingerprint, namespace)
+
+        def put(db: Client) -> None:
+            pipe = db.pipeline(transaction=False)
+            for edit_id, row in rows.items():
+                pipe.execute_command("VADD", key, "FP32", row.tobytes(), edit_id)
+            pipe.execute()
+
+        self.link.call(put)
+
+    def drop_vectors(self, fingerprint: str, namespace: str, ids: Sequence[EditId]) -> None:
+        """Take rows out of the set of a namespace; those absent are passed over."""
+        key = self._key("set", fingerprint, namespace)
+
+        def drop(db: Client) -> None:
+            pipe = db.pipeline(transaction=False)
+            for edit_id in ids:
+                pipe.execute_command("VREM", key, edit_id)
+            pipe.execute()
+
+        self.link.call(drop)
+
+    def nearest(self, fingerprint: str, namespace: str, query: NDArray[np.float32], count: int) -> list[str]:
+        """Return the ids of up to ``count`` rows of a namespace's set, most similar to ``query``, (d,), first."""
+        key = self._key("set", fingerprint, namespace)
+        arguments = ("VSIM", key, "FP32", query.tobytes(), "COUNT", count)
+        found = self.link.call(lambda db: db.execute_command(*arguments), total=_BRIEFLY)
+        return [edit_id.decode() for edit_id in found]
+
+    def synced(self, fingerprint: str) -> tuple[int, str]:
+        """Return number and id of the event up to which the sets of ``fingerprint`` are complete; (0, "") for none."""
+        mark = self.link.call(lambda db: db.hget(self._key("meta"), f"set:{fingerprint}"))
+        seq, _, event = mark.decode().partition(" ") if mark is not None else ("0", "", "")
+        return int(seq), event
+
+    def set_synced(self, fingerprint: str, seq: int, event: str) -> None:
+        """Note that the sets of ``fingerprint`` are complete up to event ``seq``."""
+        self.link.call(lambda db: db.hset(self._key("meta"), f"set:{fingerprint}", f"{seq} {event}"))
 
     # How it works
 

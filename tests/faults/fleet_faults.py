@@ -20,6 +20,10 @@ sentinel parallel-syncs it 2
 """
 
 
+ELECTION = 180.0
+"""Seconds for an election, at most: a sentinel that was kept from working does nothing for half a minute."""
+
+
 @contextmanager
 def watched(folder: Path) -> Iterator[tuple[str, list[RedisServer]]]:
     """Run a primary, two replicas and three sentinels; yield the URL and the servers."""
@@ -64,17 +68,17 @@ def _failover(rounds: int, folder: Path, chance: random.Random, *, replicas: int
     with watched(folder) as (url, servers), Trial(url, durability="replicas", replicas=replicas) as trial:
         trial.forgiving = replicas < 2
         for _ in range(rounds):
-            until(lambda: _primary(servers, attached=2) is not None)
+            until(lambda: _primary(servers, attached=2) is not None, ELECTION)
             trial.progress()
             time.sleep(chance.random() * 0.1)
             old = _primary(servers)
             if old is None:
                 continue  # Sentinel was faster
             old.kill()
-            until(lambda: _primary(servers) is not None)
+            until(lambda: _primary(servers) is not None, ELECTION)
             if replicas < 2:
                 trial.progress()
-                until(lambda: _primary(servers) is not None)
+                until(lambda: _primary(servers) is not None, ELECTION)
             old.settings["replicaof"] = f"127.0.0.1\n{_port(servers)}"
             old.start()
             trial.come_back()
