@@ -201,19 +201,7 @@ class RedisStore:
         if transaction.events or transaction.vectors:
             self._commit(transaction)
         elif transaction.base is not None:
-            self.confirm()
-
-    def confirm(self) -> None:
-        """Make sure that what was read is as durable as what is written: it may have been written in vain.
-
-        A write that could not be confirmed is there all the same; whoever repeats it finds it, and must not take that
-        for an acknowledgement.
-
-        Raises:
-            StoreUnavailable: It cannot be confirmed now.
-        """
-        if self._waits:
-            self.link.call(self._touch)
+            self._confirm(transaction.base)
 
     def changed(self) -> bool:
         """Tell whether another process may have appended since this was last asked; not while the server is away."""
@@ -314,8 +302,20 @@ class RedisStore:
                 return dropped
 
     def knows(self, event_id: str) -> bool:
-        """Tell whether an event of that id is in the ledger."""
-        return bool(self.link.call(lambda db: db.hexists(self._key("ids"), event_id)))
+        """Tell whether an event of that id is in the ledger, as durably as if it were written now.
+
+        Raises:
+            StoreUnavailable: No answer, or it is there and cannot be confirmed.
+        """
+        while True:
+            base = self.last()
+            if not self.link.call(lambda db: db.hexists(self._key("ids"), event_id)):
+                return False
+            try:
+                self._confirm(base)
+            except LedgerMoved:
+                continue
+            return True
 
     def wait(self, after: int, seconds: float) -> list[Event]:
         """Return the events after ``after``, waiting up to ``seconds`` for one; no more than a page of them.
@@ -425,16 +425,34 @@ class RedisStore:
                 raise self._damaged(f"event {seq} cannot be read: {error}") from error
         return events
 
+    def _confirm(self, base: tuple[int, str]) -> None:
+        """Make sure that the state ``base``, which was read, is there to stay: it may have been written in vain.
+
+        A write that could not be confirmed is there all the same. Whoever repeats it finds it, and must not take that
+        for an acknowledgement: by then, another server may answer that never had it.
+
+        Raises:
+            LedgerMoved: It is not the state any more.
+            StoreUnavailable: It cannot be confirmed now.
+        """
+        if not self._waits:
+            return
+        status, last = self.link.call(lambda db: self._run(db, self._keys(""), [*base, "", 0]))
+        if status == b"moved":
+            raise LedgerMoved(f"the ledger is at {last} now, not at {base[0]}", remedy="Try again.")
+
+    def _keys(self, fingerprint: str) -> list[str]:
+        return [*map(self._key, ("events", "meta", "ids", "about", "live")), self._key("vectors", fingerprint)]
+
     def _commit(self, transaction: _Transaction) -> None:
-        base = transaction.base or _ANYWHERE
+        base = (transaction.base if transaction.events else None) or _ANYWHERE
         arguments: list[Any] = [base[0], base[1], transaction.fingerprint, len(transaction.events)]
         for event in transaction.events:
             live = "0" if event.kind in ("retracted", "consolidated") else "1"
             arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)
         for pair in transaction.vectors.items():
             arguments += pair
-        names = ("events", "meta", "ids", "about", "live")
-        keys = [*map(self._key, names), self._key("vectors", transaction.fingerprint)]
+        keys = self._keys(transaction.fingerprint)
         status, last = self.link.call(lambda db: self._run(db, keys, arguments))
         if status == b"moved":
             raise LedgerMoved(f"another writer was faster: the ledger is at {last} now", remedy="Try again.")
@@ -467,11 +485,6 @@ class RedisStore:
     def _waits(self) -> bool:
         """Whether an answer of the server is not enough."""
         return self._durability == "replicas" or (self._durability == "disk" and self._waits_for_disk)
-
-    def _touch(self, db: Client) -> None:
-        pipe = db.pipeline(transaction=False)
-        pipe.hset(self._key("meta"), "confirmed", "1")  # a wait is for what its own connection wrote
-        self._reached(self._waiting(pipe)[1])
 
     def _waiting(self, pipe: Any) -> list[Any]:
         # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.

@@ -245,7 +245,6 @@ class SharedMemory(Memory):
 
     def _carry_out(self, intent: Intent) -> None:
         if self._server.knows(f"{intent.id}-0"):
-            self._server.confirm()
             return  # done before: only the answer, or the note that it was done, was lost
         values = dict(intent.values)
         with self._replica.intending(intent.id):
