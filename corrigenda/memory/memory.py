@@ -51,7 +51,7 @@ class Memory:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         readonly: Whether writing is refused.
-        other_encoder: See :class:`corrigenda.memory.live_index.LiveIndex`; concerns ledgers on servers.
+        other_encoder, on_server: See :class:`corrigenda.memory.live_index.LiveIndex`; concern ledgers on servers.
 
     Usually built with :meth:`open`.
     """
@@ -64,10 +64,16 @@ class Memory:
         snapshot: Path | None = None,
         readonly: bool = False,
         other_encoder: OtherEncoder = "encode",
+        on_server: bool = False,
     ) -> None:
         self.readonly = readonly
         self._replica = Replica(
-            store, encoder=encoder, snapshot=snapshot, writable=not readonly, other_encoder=other_encoder
+            store,
+            encoder=encoder,
+            snapshot=snapshot,
+            writable=not readonly,
+            other_encoder=other_encoder,
+            on_server=on_server,
         )
 
     @classmethod
