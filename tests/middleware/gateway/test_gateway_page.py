@@ -16,9 +16,9 @@ from corrigenda.memory.memory import Memory
 from corrigenda.middleware.gateway.keys import Keys
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: set CHROMIUM"),
     # The browser's driver leaves its pipes to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -28,8 +28,12 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as driver:
+        program = CHROMIUM or driver.chromium.executable_path  # what `playwright install chromium` brings
+        if not Path(program).exists():
+            pytest.skip("no Chromium here: install one, or set CHROMIUM to its path")
         made = driver.chromium.launch(
-            executable_path=CHROMIUM,
+            executable_path=program,
+            timeout=120_000,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"],
         )
         yield made
