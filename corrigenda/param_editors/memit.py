@@ -120,7 +120,7 @@ class Spread:
     ) -> torch.Tensor:
         """Write one layer and return its keys K (d_in, n)."""
         with draft.timed("keys"):
-            keys = subject_keys(anatomy, edits, contexts, layer).mean.T.cpu()  # (d_in, n)
+            keys = self.keys(anatomy, edits, contexts, layer).T.cpu()  # (d_in, n)
             missing = (goal - self.reached(anatomy, edits, params)).T.cpu()  # (d, n)
         left = len(params.layers) - params.layers.index(layer)
         with draft.timed("solve"):
@@ -157,6 +157,10 @@ class Spread:
         """Find δ; the last of the shifts is what the layers are to bring about."""
         first = params.layers[-1] + 1
         return value_targets(anatomy, edits, contexts, params, first=first, progress=progress)
+
+    def keys(self, anatomy: Anatomy, edits: Sequence[Edit], contexts: Contexts, layer: int) -> torch.Tensor:
+        """Return the mean keys of ``edits`` at ``layer``: (n, d_in) float64."""
+        return subject_keys(anatomy, edits, contexts, layer).mean
 
     def reached(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
         """Return what the model says now where ``targets`` aimed: (n, d) float64."""
