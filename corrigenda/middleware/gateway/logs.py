@@ -5,10 +5,12 @@ What a request was about is never logged; its span, its trace header and the led
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import IO, Literal
 
@@ -48,19 +50,25 @@ class JsonLines(logging.Formatter):
         return json.dumps({**fields, **row}, ensure_ascii=False, default=str)
 
 
-def configure(kind: Kind, level: int = logging.INFO, stream: IO[str] | None = None) -> logging.Handler:
-    """Send what the gateway and its server log to ``stream`` (standard error, by default); return the handler.
+@contextlib.contextmanager
+def logging_to(kind: Kind, stream: IO[str] | None = None, level: int = logging.INFO) -> Iterator[None]:
+    """Send what the gateway and its server log to ``stream``, standard error by default, for as long as a block runs.
 
-    Called by ``corrigenda serve`` only: who embeds the gateway has loggers of their own.
+    For ``corrigenda serve``: who embeds the gateway has loggers of their own.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonLines() if kind == "json" else Lines())
-    for name in ("corrigenda", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.propagate = False
+    loggers = [logging.getLogger(name) for name in ("corrigenda", "uvicorn")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [handler], False
         logger.setLevel(level)
-    return handler
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, was) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(was)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
