@@ -88,7 +88,9 @@ class TestLogs:
             assert "POST /v1/chat/completions 200 id=" in said
             return
         rows = [json.loads(line) for line in said.splitlines()]
-        asked, admin, refused = (row for row in rows if row["logger"] in ("corrigenda.access", "corrigenda.gateway.admin"))
+        asked, admin, refused = (
+            row for row in rows if row["logger"] in ("corrigenda.access", "corrigenda.gateway.admin")
+        )
         assert (asked["outcome"], asked["status"], asked["namespace"]) == ("edited", 200, "default")
         assert asked["fired"] == [edited.live()[0].id]
         assert 0 < asked["overhead"] <= asked["milliseconds"]
