@@ -29,7 +29,7 @@ demo: env
 
 test: env
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow and not redis and not gpu"
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow and not gpu"
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow

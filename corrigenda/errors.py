@@ -137,6 +137,10 @@ class ModelDamaged(ModelError, ValueError):
     """Truncated or unreadable weights, or NaN or infinity among them."""
 
 
+class EncoderMismatch(ModelError):
+    """The vectors of a ledger are another encoder's: comparing them with this one's would be comparing noise."""
+
+
 class UnsupportedArchitecture(ModelError):
     """No ``LayerMap`` knows where this architecture keeps its parts."""
 

@@ -41,6 +41,6 @@ def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A redis-server for all tests that want one; each keeps to ledgers of its own."""
     if BINARY is None:
-        pytest.skip("no redis-server here: apt-get install redis-server")
+        pytest.skip("no redis-server here: install one, or the dev extra")
     with RedisServer(tmp_path_factory.mktemp("redis"), appendonly="yes") as server:
         yield server

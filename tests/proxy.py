@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Literal
 
 from servers import free_port
@@ -73,7 +74,8 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, forth}
-        await asyncio.gather(self._pump(reader, forth), self._pump(back, writer))
+        with suppress(asyncio.CancelledError):  # at the end of the test
+            await asyncio.gather(self._pump(reader, forth), self._pump(back, writer))
         self._writers -= {writer, forth}
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -33,4 +33,7 @@ def memory(
     with tempfile.TemporaryDirectory(prefix="corrigenda-bench-") as temporary:
         place = Place(folder or Path(temporary), url, encoder)
         figures = measure(place, encoder, edits=edits, adds=adds, reads=reads, say=say)
+    if not as_json:
+        figures |= figures.pop("details")
+        figures["notices"] = len(figures["notices"])
     _print("A memory of many edits", figures, as_json)

@@ -24,7 +24,13 @@ FAILED = 2
 
 MemoryPath = Annotated[
     Path,
-    typer.Option("--memory", "-m", envvar="CORRIGENDA_MEMORY", help="The memory file.", show_default="corrigenda.db"),
+    typer.Option(
+        "--memory",
+        "-m",
+        envvar="CORRIGENDA_MEMORY",
+        help="The memory: a file, or redis://host:6379/0#ledger.",
+        show_default="corrigenda.db",
+    ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Only edits of this namespace.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
@@ -100,11 +106,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console().print(table)
 
 
-def open_memory(path: Path, *, readonly: bool = False) -> Memory:
-    """Open the memory at ``path``; imports happen here so that ``--help`` stays fast."""
-    from corrigenda.memory.memory import Memory
+def open_memory(path: Path, *, readonly: bool = False, follow: bool = False) -> Memory:
+    """Open the memory at ``path``, which may be a server's URL; imports happen here so that ``--help`` stays fast.
 
-    return Memory.open(path, readonly=readonly)
+    Args:
+        path: A file, or ``redis://host:6379/0#ledger``.
+        readonly: Whether writing is refused.
+        follow: Whether to follow what others write on a server: for processes that live long.
+    """
+    from corrigenda.memory.upkeep import located
+    from corrigenda.memory.upkeep import open_memory as open_anywhere
+
+    return open_anywhere(located(path), readonly=readonly, follow=follow)
 
 
 def with_status(message: str, work: Callable[[], Any], *, quiet: bool) -> Any:

@@ -137,48 +137,63 @@ def statements(data: Path | None) -> list[str]:
 def measure(
     place: Place, encoder: Multiplied, *, edits: int, adds: int, reads: float, say: Any = lambda text: None
 ) -> dict[str, Any]:
-    """Fill a memory and return the figures; times are wall time but for ``cpu``, and leave out encoding queries."""
+    """Fill a memory and return the figures; times are wall time but for ``cpu``, and leave out encoding queries.
+
+    A place that was filled before is measured as it is.
+    """
     made = synthetic.edits(edits + adds, seed=3)
     memory = place.open()
-    began = time.perf_counter()
-    for start in range(0, edits, _BATCH):
-        memory.add_many(made[start : min(start + _BATCH, edits)], on_conflict="coexist")
-        say(f"{len(memory):,} edits after {time.perf_counter() - began:.0f} s")
-    memory.search(encoder.queries[:1], _K)
-    say(f"searchable after {time.perf_counter() - began:.0f} s")
-    partition = memory._replica.index().partitions["default"]
-    partition.settle()
-    filled = time.perf_counter() - began
-    say(f"settled after {filled:.0f} s")
+    filled = _fill(memory, made[:edits], encoder, say)
     lookup, lookup_cpu, found = _lookups(memory, encoder.queries)
+    say("looked up")
     recall = _recall(encoder, made[:edits], found)
     began = time.perf_counter()
     memory.close()
     saved = time.perf_counter() - began
-    del memory, partition
+    del memory
+    say("closed")
     began, worked = time.perf_counter(), time.process_time()
     memory = place.open()
     read = time.perf_counter() - began
     memory.search(encoder.queries[:1], _K)
     cold, cold_cpu = time.perf_counter() - began, time.process_time() - worked
+    say(f"started in {cold:.1f} s")
     add = _adds(memory, made[edits:], encoder.queries, reads)
     index = memory._replica.index()
     figures = {
-        "edits": edits,
         "lookup_ms": _percentiles(lookup),
-        "lookup_cpu_ms": _percentiles(lookup_cpu),
         "recall_at_8": round(recall, 4),
         "index_mb": round(index.nbytes / 1e6, 1),
         "cold_start_s": round(cold, 2),
-        "cold_start_cpu_s": round(cold_cpu, 2),
-        "cold_start_ledger_s": round(read, 2),
         "add_ms": _percentiles(add),
-        "approximate": index.partitions["default"].clustered,
-        "fill_s": round(filled, 1),
-        "save_s": round(saved, 1),
+        "details": {
+            "edits": edits,
+            "lookup_cpu_ms": _percentiles(lookup_cpu),
+            "cold_start_cpu_s": round(cold_cpu, 2),
+            "cold_start_ledger_s": round(read, 2),
+            "approximate": index.partitions["default"].clustered,
+            "fill_s": round(filled, 1),
+            "save_s": round(saved, 1),
+            "notices": list(memory.notices),
+        },
     }
+    for edit in made[edits:]:  # the next run begins where this one did
+        memory.retract(edit.id)
     memory.close()
     return figures
+
+
+def _fill(memory: Memory, edits: Sequence[Edit], encoder: Multiplied, say: Any) -> float:
+    """Add ``edits`` where they are not there yet, and wait until the index is what it is going to be."""
+    began = time.perf_counter()
+    for start in range(len(memory) // _BATCH * _BATCH, len(edits), _BATCH):
+        memory.add_many(edits[start : start + _BATCH], on_conflict="coexist")
+        say(f"{len(memory):,} edits after {time.perf_counter() - began:.0f} s")
+    memory.search(encoder.queries[:1], _K)
+    say(f"searchable after {time.perf_counter() - began:.0f} s")
+    memory._replica.index().partitions["default"].settle()
+    say(f"settled after {time.perf_counter() - began:.0f} s")
+    return time.perf_counter() - began
 
 
 def _lookups(memory: Memory, queries: Vectors) -> tuple[list[float], list[float], list[set[str]]]:

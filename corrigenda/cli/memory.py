@@ -1,4 +1,4 @@
-"""``corrigenda memory``: status, verify, compact, snapshot, restore, migrate, import."""
+"""``corrigenda memory``: status, verify, compact, expire, snapshot, restore, migrate, import, rights."""
 
 from __future__ import annotations
 
@@ -27,32 +27,26 @@ DEFAULT = "corrigenda.db"
 
 @app.command()
 def status(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
-    """Count events, live edits and namespaces."""
-    from corrigenda.memory.ledger import replay
-    from corrigenda.memory.upkeep import open_store
+    """Count events, live edits, namespaces, vectors; say how old the index is, and how the server is."""
+    from corrigenda.memory.upkeep import describe, open_store
 
     store = open_store(memory, readonly=True)
     try:
-        events = store.read()
+        row = describe(store, memory)
     finally:
         store.close()
-    state = replay(events)
-    spaces = {name: len(state.namespace(name)) for name in state.namespaces()}
-    last = events[-1].when.isoformat() if events else None
-    _print({"version": state.seq, "live": len(state.live), "namespaces": spaces, "last_event": last}, as_json)
+    _print(row, as_json)
 
 
 @app.command()
 def verify(memory: Where = DEFAULT, snapshot: Snapshot = None, as_json: AsJson = False) -> None:
     """Check every event, and that index and tables hold what follows from them. Exit code 1 if something does not."""
     from corrigenda.memory.encoder import MiniLM
-    from corrigenda.memory.snapshot import snapshot_path
-    from corrigenda.memory.upkeep import is_url, open_store
+    from corrigenda.memory.upkeep import index_path, open_store
     from corrigenda.memory.upkeep import verify as check
 
-    if snapshot is None and not is_url(memory):
-        snapshot = snapshot_path(Path(memory))
-    there = snapshot is not None and snapshot.exists()
+    snapshot = snapshot or index_path(memory)
+    there = snapshot.exists()
     store = open_store(memory, readonly=True)
     try:
         findings = check(store, snapshot, MiniLM.load() if there else None)
@@ -78,18 +72,41 @@ def compact(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
     _print({"vectors_dropped": dropped}, as_json)
 
 
+@app.command()
+def expire(
+    before: Annotated[str | None, typer.Option(help="What ended before this time, ISO 8601; now by default.")] = None,
+    memory: Where = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Retract the edits whose time is over, so that the index need not carry them. The history keeps them."""
+    from corrigenda.memory.upkeep import expire as retract_ended
+    from corrigenda.memory.upkeep import open_memory
+
+    with open_memory(memory) as store:
+        _print({"retracted": retract_ended(store, before=_moment(before)), "live": len(store)}, as_json)
+
+
+@app.command()
+def rights(
+    role: Annotated[Literal["reader", "writer", "keeper"], typer.Argument(help="What the user is for.")],
+    ledger: Annotated[str, typer.Option(help="Whose keys.")] = "default",
+    user: Annotated[str, typer.Option(help="Its name.")] = "corrigenda",
+) -> None:
+    """Print the command that makes a Redis user with the least rights for a role; put a password in its place."""
+    from corrigenda.memory.redis_rights import acl_rules
+
+    typer.echo(" ".join(["ACL SETUSER", user, "on", ">PASSWORD", *acl_rules(ledger, role)]))
+
+
 @app.command("snapshot")
 def write_snapshot(memory: Where = DEFAULT, snapshot: Snapshot = None, as_json: AsJson = False) -> None:
     """Write the index to disk, so that the next process starts without building it."""
-    from corrigenda.memory.snapshot import snapshot_path
-    from corrigenda.memory.upkeep import is_url, open_memory
+    from corrigenda.memory.upkeep import index_path, is_url, open_memory
 
-    if is_url(memory) and snapshot is None:
-        raise InvalidRequest("a server's memory has no place for its index here", remedy="Name one: --snapshot FILE.")
     with open_memory(memory, snapshot=snapshot) as store:
         store._replica.snapshot()
         notices, version = store.notices, store.version
-    path = snapshot if is_url(memory) and snapshot is not None else snapshot_path(Path(memory))
+    path = snapshot if is_url(memory) and snapshot is not None else index_path(memory)
     size = path.stat().st_size if path.exists() else 0
     _print({"file": str(path), "bytes": size, "version": version, "notices": list(notices)}, as_json)
 
@@ -105,15 +122,8 @@ def restore(
     from corrigenda.memory.upkeep import open_memory
     from corrigenda.memory.upkeep import restore as put_back
 
-    moment = None
-    if at is not None:
-        try:
-            moment = datetime.fromisoformat(at)
-        except ValueError as error:
-            raise InvalidRequest(f"{at!r} is not a time", remedy="Write it as 2026-01-31T12:00.") from error
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     with open_memory(memory) as store:
-        events = put_back(store, version=version, at=moment)
+        events = put_back(store, version=version, at=_moment(at))
         _print({"events": events, "version": store.version, "live": len(store)}, as_json)
 
 
@@ -160,6 +170,16 @@ def import_file(
     _print(report, as_json)
     if bad:
         raise typer.Exit(1)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{text!r} is not a time", remedy="Write it as 2026-01-31T12:00.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _say(what: str, quiet: bool) -> Any:

@@ -15,6 +15,7 @@ from corrigenda.cli.common import (
     Namespace,
     console,
     err_console,
+    open_memory,
     print_json,
     print_table,
     with_status,
@@ -102,7 +103,7 @@ def serve(
         read_seconds=read_seconds,
     )
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(_open(memory))
+        store = stack.enter_context(open_memory(Path(memory), follow=True))
         keys = stack.enter_context(contextlib.closing(_keys(memory)))
         options: dict[str, Any] = {"keys": keys, "settings": settings, "spans": _spans(stack, spans)}
         gateway = _gateway(store, upstream, model, strategy, threshold, editions, base, options)
@@ -149,17 +150,6 @@ def _gateway(
         quiet=False,
     )
     return Gateway(store, model=edited, **options)
-
-
-def _open(memory: str) -> Memory:
-    """Open a memory file, or connect to a server's and follow it."""
-    from corrigenda.memory.memory import Memory
-    from corrigenda.memory.upkeep import is_url
-
-    if not is_url(memory):
-        return Memory.open(memory)
-    url, _, ledger = memory.partition("#")
-    return Memory.connect(url, ledger=ledger or "default")
 
 
 def _spans(stack: contextlib.ExitStack, wanted: bool) -> Spans:

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 events (stream)  2 meta (hash)  3 ids (hash: event id -> seq)  4 about (hash: edit id -> seqs)
 --       5 live (hash: edit id -> seq of the event that made it live)  6 vectors (hash: text hash -> bytes)
--- ARGV  1 expected last seq, or -1 for whatever it is  2 expected last event id, or ''  3 number of events n
+-- ARGV  1 expected last seq, or -1 for whatever it is  2 expected last event id, or ''
+--       3 fingerprint of the writer's encoder, or ''  4 number of events n
 --       then n times: event id, record, edit id, replaced edit id or '', '1' if the edit is live afterwards
 --       then pairs of text hash and vector
 -- Returns {'appended' | 'known' | 'moved', last seq of these events, or of the ledger}
@@ -14,12 +15,13 @@ if newest then
   last_id = newest[2][2]
 end
 
-local count = tonumber(ARGV[3])
+local fingerprint = ARGV[3]
+local count = tonumber(ARGV[4])
 if count > 0 then
-  local known = redis.call('HGET', KEYS[3], ARGV[4])
+  local known = redis.call('HGET', KEYS[3], ARGV[5])
   if known then
     -- A repetition after a lost answer. Written to all the same, so that WAIT has something to wait for.
-    redis.call('HSET', KEYS[2], 'repeated', ARGV[4])
+    redis.call('HSET', KEYS[2], 'repeated', ARGV[5])
     return { 'known', tonumber(known) + count - 1 }
   end
   local expected = tonumber(ARGV[1])
@@ -33,11 +35,11 @@ local function happened(edit_id, seq)
   redis.call('HSET', KEYS[4], edit_id, before and (before .. ',' .. seq) or seq)
 end
 
-local place = 4
+local place = 5
 for i = 1, count do
   local seq = string.format('%d', last + i)
   local id, record, edit_id, replaced, live = unpack(ARGV, place, place + 4)
-  redis.call('XADD', KEYS[1], seq .. '-0', 'i', id, 'e', record)
+  redis.call('XADD', KEYS[1], seq .. '-0', 'i', id, 'e', record, 'f', fingerprint)
   redis.call('HSET', KEYS[3], id, seq)
   happened(edit_id, seq)
   if replaced ~= '' then
@@ -50,6 +52,10 @@ for i = 1, count do
     redis.call('HDEL', KEYS[5], edit_id)
   end
   place = place + 5
+end
+if fingerprint ~= '' then
+  redis.call('HSETNX', KEYS[2], 'encoder', fingerprint)
+  redis.call('HSETNX', KEYS[2], 'vectors:' .. fingerprint, 1)
 end
 for i = place, #ARGV, 2 do
   redis.call('HSETNX', KEYS[6], ARGV[i], ARGV[i + 1])

@@ -102,6 +102,10 @@ class Store(Protocol):
         """Drop vectors other than ``keep`` of the encoder ``fingerprint``; return how many. No event is touched."""
         ...
 
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        ...
+
     def has(self, seq: int, event_id: str) -> bool:
         """Tell whether event ``seq`` is the one of that id; ``True`` for 0, where nothing is yet."""
         ...
@@ -119,8 +123,9 @@ def claims(edit: Edit) -> tuple[Key, ...]:
     """
     subject = fold(edit.subject) if edit.subject is not None else ""
     worded: Key = ("prompt", edit.namespace, fold(edit.prompt), subject)
-    key = edit.conflict_key
-    return (worded,) if key is None else (("relation", *key), worded)
+    if edit.subject is None or edit.relation is None:
+        return (worded,)
+    return (("relation", edit.namespace, subject, fold(edit.relation)), worded)  # its conflict key
 
 
 class State:
@@ -143,6 +148,20 @@ class State:
         self._namespaces: dict[str, dict[EditId, Edit]] = {}
         self._claims: dict[Key, dict[EditId, Edit]] = {}
 
+    @classmethod
+    def restore(
+        cls, live: Iterable[Edit], past: Iterable[Edit], links: dict[EditId, set[EditId]], *, seq: int, event: str
+    ) -> State:
+        """Build the state at event ``seq`` from what is live then, in order, what was, and the links."""
+        state = cls()
+        for edit in live:
+            state.known[edit.id] = edit
+            state._insert(edit)
+        for edit in past:
+            state.known[edit.id] = edit
+        state.links, state.seq, state.event = links, seq, event
+        return state
+
     def apply(self, event: Event) -> tuple[list[Edit], Edit | None]:
         """Apply ``event``; return the edits that ceased to be live by it, and the one that became live."""
         edit = event.edit
@@ -157,10 +176,7 @@ class State:
         self.seq, self.event = event.seq, event.id
         if event.kind in ("retracted", "consolidated"):
             return removed, None
-        self.live[edit.id] = edit
-        self._namespaces.setdefault(edit.namespace, {})[edit.id] = edit
-        for key in claims(edit):
-            self._claims.setdefault(key, {})[edit.id] = edit
+        self._insert(edit)
         return removed, edit
 
     def namespace(self, name: str) -> Mapping[EditId, Edit]:
@@ -183,6 +199,12 @@ class State:
             seen |= fresh
             todo.extend(fresh)
         return seen
+
+    def _insert(self, edit: Edit) -> None:
+        self.live[edit.id] = edit
+        self._namespaces.setdefault(edit.namespace, {})[edit.id] = edit
+        for key in claims(edit):
+            self._claims.setdefault(key, {})[edit.id] = edit
 
     def _remove(self, edit_id: EditId) -> Edit:
         edit = self.live.pop(edit_id)

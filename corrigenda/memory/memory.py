@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corrigenda.edit import Edit, EditId
+from corrigenda.edit import Edit, EditId, Validity
 from corrigenda.errors import InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
+from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.replica import Replica
 from corrigenda.memory.snapshot import snapshot_path
@@ -46,6 +47,7 @@ class Memory:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         readonly: Whether writing is refused.
+        other_encoder: See :class:`corrigenda.memory.live_index.LiveIndex`; concerns ledgers on servers.
 
     Usually built with :meth:`open`.
     """
@@ -57,9 +59,12 @@ class Memory:
         encoder: Encoder | None = None,
         snapshot: Path | None = None,
         readonly: bool = False,
+        other_encoder: OtherEncoder = "encode",
     ) -> None:
         self.readonly = readonly
-        self._replica = Replica(store, encoder=encoder, snapshot=snapshot, writable=not readonly)
+        self._replica = Replica(
+            store, encoder=encoder, snapshot=snapshot, writable=not readonly, other_encoder=other_encoder
+        )
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, readonly: bool = False) -> Memory:
@@ -178,7 +183,8 @@ class Memory:
             target: The new answer.
             on_conflict: When a live edit contradicts it (same subject and relation, or same prompt and subject, at
                 some common time): ``supersede`` it, ``coexist``, or ``refuse``.
-            **fields: Further fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well.
+            **fields: Further fields of :class:`Edit`; ``valid_from`` and ``valid_to`` as well, or ``ttl``, the
+                seconds (or timedelta) after which it ends.
 
         Returns:
             The edit that is live now.
@@ -189,11 +195,12 @@ class Memory:
             StoreError: Nothing was written; the subclass says why.
         """
         if isinstance(prompt, Edit):
+            edit = _lasting(prompt, fields.pop("ttl", None))
             if target is not None or fields:
                 raise InvalidRequest("an Edit was given, and more fields", remedy="Use edit.replace(...) for those.")
-            edit = prompt
         else:
-            edit = _build({"prompt": prompt, "target": target}, fields)
+            ttl = fields.pop("ttl", None)
+            edit = _lasting(_build({"prompt": prompt, "target": target}, fields), ttl)
         return self.add_many([edit], on_conflict=on_conflict)[0]
 
     def add_many(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "supersede") -> list[Edit]:
@@ -309,7 +316,7 @@ class Memory:
     def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
         """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
         with self._replica.lock:
-            index = self._replica.index()
+            index = self._replica.index(edit_ids)
             rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
             spaces: dict[str, list[int]] = {}
             for place, edit_id in enumerate(edit_ids):
@@ -402,6 +409,15 @@ def _refuse(plan: Plan) -> None:
 
 def _authored(kind: Any, edit: Edit, **fields: Any) -> Event:
     return Event(kind, edit, author=edit.author, **fields)
+
+
+def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:
+    if ttl is None:
+        return edit
+    length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    if length <= timedelta(0):
+        raise InvalidRequest(f"ttl={ttl!r} is over at once", remedy="Give seconds above 0, or a timedelta.")
+    return edit.replace(validity=Validity(edit.validity.start, datetime.now(UTC) + length))
 
 
 def _build(row: dict[str, Any], changes: dict[str, Any]) -> Edit:

@@ -73,7 +73,8 @@ def tokenize(text: str) -> list[Token]:
 
 def name_tokens(name: str) -> tuple[str, ...]:
     """Return the folded tokens of a name; empty for one of punctuation only."""
-    return tuple(token.folded for token in tokenize(name))
+    pattern = _ASCII_TOKEN if name.isascii() else _token_pattern()
+    return tuple(map(_fold, pattern.findall(name)))
 
 
 @lru_cache(maxsize=65_536)

@@ -7,11 +7,12 @@ on the server: what was decided on one state of the ledger is appended to that s
 What "acknowledged" promises, by ``durability``:
 
 ==============  =======================================================================================================
-``"server"``    The server executed it. A crash of the server loses what its own settings allow: up to a second with
-                ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
+``"server"``    The server executed it. A crash of the server loses what its own settings allow: a second, two at worst,
+                with ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
 ``"disk"``      It is on the server's disk. Needs ``appendonly yes`` and either ``appendfsync always`` or, from Redis
                 7.2 on, ``WAITAOF``; refused at connecting otherwise.
-``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose another one.
+``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose one that has not,
+                unless that is all of them.
 ==============  =======================================================================================================
 """
 
@@ -193,6 +194,20 @@ class RedisStore:
             self._open.transaction = None
         if transaction.events or transaction.vectors:
             self._commit(transaction)
+        elif transaction.base is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Make sure that what was read is as durable as what is written: it may have been written in vain.
+
+        A write that could not be confirmed is there all the same; whoever repeats it finds it, and must not take that
+        for an acknowledgement.
+
+        Raises:
+            StoreUnavailable: It cannot be confirmed now.
+        """
+        if self._waits:
+            self.link.call(self._touch)
 
     def changed(self) -> bool:
         """Tell whether another process may have appended since this was last asked; not while the server is away."""
@@ -221,14 +236,47 @@ class RedisStore:
         return found
 
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
-        """Keep encoded texts, with the surrounding :meth:`exclusive` block or by themselves."""
-        if not rows:
+        """Keep encoded texts, with the surrounding :meth:`exclusive` block and its events, or by themselves."""
+        if not rows and self._transaction() is None:
             return
         with self.exclusive():
             transaction = self._transaction()
             assert transaction is not None
             transaction.fingerprint = fingerprint
             transaction.vectors.update(rows)
+
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        meta = self.link.call(lambda db: db.hgetall(self._key("meta")))
+        found = [name.decode().partition(":")[2] for name in meta if name.startswith(b"vectors:")]
+        counts = self.link.call(lambda db: [db.hlen(self._key("vectors", fingerprint)) for fingerprint in found])
+        return {name: int(count) for name, count in zip(found, counts, strict=True)}
+
+    def encoder(self) -> str | None:
+        """Return the fingerprint of the encoder that the ledger began with, or was moved to; ``None`` before that."""
+        name = self.link.call(lambda db: db.hget(self._key("meta"), "encoder"))
+        return name.decode() if name is not None else None
+
+    def adopt_encoder(self, fingerprint: str) -> None:
+        """Make ``fingerprint`` the encoder that whoever connects is expected to have."""
+        if self.readonly:
+            raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
+        self.link.call(lambda db: db.hset(self._key("meta"), "encoder", fingerprint))
+
+    def condition(self) -> dict[str, Any]:
+        """Return how the server is: version, role, replicas, memory in MB, and how it keeps what it is told."""
+        info = self.link.call(lambda db: db.info())
+        if self.link.clustered:
+            return {"url": self.link.where, "nodes": len(info) if all(":" in name for name in info) else 1}
+        return {
+            "url": self.link.where,
+            "version": str(info["redis_version"]),
+            "role": str(info["role"]),
+            "replicas": int(info.get("connected_slaves", 0)),
+            "memory_mb": round(int(info["used_memory"]) / 1e6, 1),
+            "aof": bool(info["aof_enabled"]),
+            "encoder": self.encoder(),
+        }
 
     def close(self) -> None:
         """Close the connections."""
@@ -330,7 +378,7 @@ class RedisStore:
 
     def _commit(self, transaction: _Transaction) -> None:
         base = transaction.base or _ANYWHERE
-        arguments: list[Any] = [base[0], base[1], len(transaction.events)]
+        arguments: list[Any] = [base[0], base[1], transaction.fingerprint, len(transaction.events)]
         for event in transaction.events:
             live = "0" if event.kind in ("retracted", "consolidated") else "1"
             arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)
@@ -354,30 +402,45 @@ class RedisStore:
         source, digest = _script()
         for _ in range(2):
             try:
-                if self._durability == "server" or (self._durability == "disk" and not self._waits_for_disk):
+                if not self._waits:
                     return _pair(db.evalsha(digest, len(keys), *keys, *arguments))
                 pipe = db.pipeline(transaction=False)
                 pipe.evalsha(digest, len(keys), *keys, *arguments)
-                # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
-                patience = int(800 * self.link.patience.answer)
-                if self._durability == "disk":
-                    pipe.execute_command("WAITAOF", 1, 0, patience)
-                else:
-                    pipe.execute_command("WAIT", self._replicas, patience)
-                answer, reached = pipe.execute()
-                self._reached(answer, reached)
+                answer, reached = self._waiting(pipe)
+                if answer[0] != b"moved":
+                    self._reached(reached)
                 return _pair(answer)
             except redis.exceptions.NoScriptError:
                 db.script_load(source)
         raise StoreError("the server forgets scripts as soon as they are loaded")
 
-    def _reached(self, answer: Any, reached: Any) -> None:
+    @property
+    def _waits(self) -> bool:
+        """Whether an answer of the server is not enough."""
+        return self._durability == "replicas" or (self._durability == "disk" and self._waits_for_disk)
+
+    def _touch(self, db: Client) -> None:
+        pipe = db.pipeline(transaction=False)
+        pipe.hset(self._key("meta"), "confirmed", "1")  # a wait is for what its own connection wrote
+        self._reached(self._waiting(pipe)[1])
+
+    def _waiting(self, pipe: Any) -> list[Any]:
+        # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
+        patience = int(800 * self.link.patience.answer)
+        if self._durability == "disk":
+            pipe.execute_command("WAITAOF", 1, 0, patience)
+        else:
+            pipe.execute_command("WAIT", self._replicas, patience)
+        answers: list[Any] = pipe.execute()
+        return answers
+
+    def _reached(self, reached: Any) -> None:
         count, wanted, what = (
             (int(reached[0]), 1, "the server's disk")
             if self._durability == "disk"
             else (int(reached), self._replicas, f"{self._replicas} replicas")
         )
-        if answer[0] != b"moved" and count < wanted:
+        if count < wanted:
             raise StoreUnavailable(
                 f"{self.link.where}: written, but not confirmed by {what} in time",
                 remedy="Not acknowledged, and perhaps there all the same. Adding it again is safe.",

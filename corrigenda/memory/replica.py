@@ -18,8 +18,10 @@ from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.encoder import Encoder, MiniLM
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import Event, State, Store
-from corrigenda.memory.live_index import LiveIndex
+from corrigenda.memory.live_index import LiveIndex, OtherEncoder
 from corrigenda.memory.mentions import Names
+from corrigenda.memory.state_file import StateUnusable, state_path
+from corrigenda.memory.state_file import load as load_state
 from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
 
 _SHORTEST_PREFIX = 4
@@ -35,9 +37,18 @@ class Replica:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         writable: Whether the store, and the snapshot, may be written.
+        other_encoder: What to do about a ledger that is kept with another encoder, see :class:`LiveIndex`.
     """
 
-    def __init__(self, store: Store, *, encoder: Encoder | None, snapshot: Path | None, writable: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        encoder: Encoder | None,
+        snapshot: Path | None,
+        writable: bool,
+        other_encoder: OtherEncoder = "encode",
+    ) -> None:
         self.store = store
         self.lock = threading.RLock()
         self.state = State()
@@ -47,10 +58,29 @@ class Replica:
         self._encoder = encoder
         self._closed = False
         self._loading = threading.Lock()
-        self._index = LiveIndex(store, lambda: self.encoder, snapshot, writable=writable)
+        self._index = LiveIndex(
+            store, lambda: self.encoder, snapshot, self.lock, writable=writable, other_encoder=other_encoder
+        )
         with _collector_paused():
-            self.follow(store.read())
+            if snapshot is not None:
+                self._resume(state_path(snapshot))
+            self.follow(store.read(self.state.seq))
         self._index.opened(self.state)
+
+    def _resume(self, path: Path) -> None:
+        """Begin where the state on disk stands, if there is one and the ledger still has that place."""
+        try:
+            state = load_state(path)
+            if not self.store.has(state.seq, state.event):
+                raise StateUnusable("it belongs to another state of the ledger")
+        except FileNotFoundError:
+            return
+        except StateUnusable as error:
+            self.note(f"the ledger was read from its beginning: {path.name}: {error.message}")
+            return
+        self.state = state
+        for edit in state.live.values():
+            self.names.setdefault(edit.namespace, Names()).add(edit.id, edit.names)
 
     @property
     def encoder(self) -> Encoder:
@@ -65,9 +95,9 @@ class Replica:
         """What went otherwise than planned."""
         return self._index.notices
 
-    def index(self) -> VectorIndex:
-        """Return the index, holding all that is live."""
-        return self._index.ready(self.state)
+    def index(self, needed: Sequence[str] = ()) -> VectorIndex:
+        """Return the index, holding all that is live; of a ledger that is being encoded anew, ``needed`` at least."""
+        return self._index.ready(self.state, needed)
 
     @property
     def place(self) -> tuple[int, str]:
@@ -191,8 +221,8 @@ class Replica:
                 plan.events = [replace(event, id=f"{intent}-{place}") for place, event in enumerate(plan.events)]
             if plan.events:
                 last = self.store.append(plan.events)
-                if encoded is not None:
-                    self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh)
+                if edits:
+                    self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh if encoded is not None else {})
         if plan.events:
             first = last - len(plan.events) + 1
             events = [replace(event, seq=seq) for seq, event in enumerate(plan.events, first)]

@@ -14,6 +14,7 @@ from corrigenda.edit import Edit
 from corrigenda.errors import StoreUnavailable
 from corrigenda.memory.conflicts import OnConflict
 from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.outbox import Intent, Outbox
 from corrigenda.memory.redis import Durability, RedisStore
@@ -33,6 +34,8 @@ class SharedMemory(Memory):
         readonly: Whether writing is refused.
         outbox: Where writes wait while the server is away; ``None`` to refuse them.
         follow: Whether a thread takes in at once what others write; without it, :meth:`refresh` does.
+        other_encoder: What to do about a ledger whose vectors another encoder made: ``encode`` its edits again, in
+            the background, while what is done can be found; or ``refuse`` to search.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class SharedMemory(Memory):
         readonly: bool = False,
         outbox: Path | None = None,
         follow: bool = True,
+        other_encoder: OtherEncoder = "encode",
     ) -> None:
-        super().__init__(store, encoder=encoder, snapshot=snapshot, readonly=readonly)
+        super().__init__(store, encoder=encoder, snapshot=snapshot, readonly=readonly, other_encoder=other_encoder)
         self._server = store
         self._refreshed = self.version
         self._outbox = Outbox(outbox) if outbox is not None else None
@@ -62,6 +66,7 @@ class SharedMemory(Memory):
         readonly: bool = False,
         outbox: str | Path | None = None,
         follow: bool = True,
+        other_encoder: OtherEncoder = "encode",
         durability: Durability = "server",
         replicas: int = 1,
         patience: Patience | None = None,
@@ -78,6 +83,7 @@ class SharedMemory(Memory):
             readonly: See the class.
             outbox: See the class.
             follow: See the class.
+            other_encoder: See the class.
             durability: What an acknowledged write has reached, see :mod:`corrigenda.memory.redis`.
             replicas: How many of them, with ``durability="replicas"``.
             patience: Time-outs.
@@ -106,6 +112,7 @@ class SharedMemory(Memory):
                 readonly=readonly,
                 outbox=Path(outbox) if outbox is not None else None,
                 follow=follow,
+                other_encoder=other_encoder,
             )
         except BaseException:
             store.close()
@@ -210,6 +217,7 @@ class SharedMemory(Memory):
 
     def _carry_out(self, intent: Intent) -> None:
         if self._server.knows(f"{intent.id}-0"):
+            self._server.confirm()
             return  # done before: only the answer, or the note that it was done, was lost
         values = dict(intent.values)
         with self._replica.intending(intent.id):

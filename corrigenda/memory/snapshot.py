@@ -33,18 +33,14 @@ def snapshot_path(ledger: Path) -> Path:
     return ledger.with_name(ledger.name + ".index")
 
 
-def save(path: Path, index: VectorIndex, *, recipe: str, seq: int, event: str | None) -> None:
-    """Write ``index`` atomically.
+def pack(index: VectorIndex, *, recipe: str, seq: int, event: str | None) -> dict[str, Any]:
+    """Return ``index`` as arrays by name, for :func:`write`; it may change afterwards.
 
     Args:
-        path: Where to.
         index: Holds exactly what is live after event ``seq``.
         recipe: Of the vectors, see :func:`corrigenda.memory.vectors.recipe`.
         seq: Of the ledger.
         event: Id of event ``seq``: the same number in another ledger is another event.
-
-    Raises:
-        OSError: The folder or the disk refuses. The old file is as it was.
     """
     arrays: dict[str, Any] = {}
     filled = [name for name, partition in index.partitions.items() if len(partition)]
@@ -60,6 +56,15 @@ def save(path: Path, index: VectorIndex, *, recipe: str, seq: int, event: str | 
         arrays[f"frames{number}"] = frames
     manifest = {"format": _FORMAT, "recipe": recipe, "seq": seq, "event": event, "namespaces": filled}
     arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), dtype=np.uint8)
+    return arrays
+
+
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    """Write what :func:`pack` returned, atomically.
+
+    Raises:
+        OSError: The folder or the disk refuses. The old file is as it was.
+    """
     with replacing(path) as file:
         np.savez(file, **arrays)
 

@@ -136,6 +136,10 @@ class SQLiteStore:
             found.update(self._rows(query, (fingerprint, *part)))
         return found
 
+    def kept(self) -> dict[str, int]:
+        """Count the kept vectors of each encoder, by fingerprint."""
+        return dict(self._rows("SELECT fingerprint, count(*) FROM vectors GROUP BY fingerprint", ()))
+
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
         """Keep encoded texts, in the surrounding :meth:`exclusive` block or one of its own."""
         if not rows:

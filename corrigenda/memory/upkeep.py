@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,13 @@ from corrigenda.memory.conflicts import OnConflict, Plan
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
 from corrigenda.memory.memory import Memory
-from corrigenda.memory.snapshot import SnapshotUnusable, load
+from corrigenda.memory.redis_link import masked
+from corrigenda.memory.snapshot import SnapshotUnusable, load, snapshot_path
+from corrigenda.memory.state_file import StateUnusable, state_path
+from corrigenda.memory.state_file import load as load_state
 from corrigenda.memory.texts import frame_text, index_text
 from corrigenda.memory.vectors import recipe, text_hash
+from corrigenda.paths import cache_dir
 
 _PAGE = 2_000
 Progress = Callable[[int], None]
@@ -29,6 +35,18 @@ Progress = Callable[[int], None]
 def is_url(where: str) -> bool:
     """Tell whether ``where`` is the URL of a server rather than a path."""
     return "://" in where
+
+
+def located(path: str | Path) -> str:
+    """Return ``path`` as text; a URL that was taken for a path has its second slash back."""
+    return re.sub(r"^(rediss?(?:\+\w+)?|unix):/(?!/)", r"\1://", str(path))
+
+
+def replica_path(where: str) -> Path:
+    """Return where this user keeps the index of the memory at the URL ``where``, unless told otherwise."""
+    url, _, ledger = where.partition("#")
+    name = hashlib.sha256(f"{masked(url)}#{ledger or 'default'}".encode()).hexdigest()[:16]
+    return cache_dir() / "replicas" / f"{name}.index"
 
 
 def open_store(where: str, *, readonly: bool = False) -> Store:
@@ -43,13 +61,54 @@ def open_store(where: str, *, readonly: bool = False) -> Store:
     return SQLiteStore.open(where, readonly=readonly)
 
 
-def open_memory(where: str, *, encoder: Encoder | None = None, snapshot: Path | None = None) -> Memory:
-    """Open the memory at a path or URL, see :func:`open_store`."""
-    if is_url(where):
-        url, _, ledger = where.partition("#")
-        name = ledger or "default"
-        return Memory.connect(url, ledger=name, encoder=encoder, snapshot=snapshot, follow=False)
-    return Memory.open(where, encoder=encoder)
+def index_path(where: str) -> Path:
+    """Return where the index of the memory at a path or URL is kept, unless told otherwise."""
+    return replica_path(where) if is_url(where) else snapshot_path(Path(where))
+
+
+def open_memory(
+    where: str,
+    *,
+    encoder: Encoder | None = None,
+    snapshot: Path | None = None,
+    readonly: bool = False,
+    follow: bool = False,
+) -> Memory:
+    """Open the memory at a path or URL, see :func:`open_store`.
+
+    Args:
+        where: A path or a URL.
+        encoder: MiniLM by default.
+        snapshot: Where the index of a server's memory is kept; :func:`replica_path` by default.
+        readonly: Whether writing is refused.
+        follow: Whether a thread follows a server; without it, each write looks for what is new.
+    """
+    if not is_url(where):
+        return Memory.open(where, encoder=encoder, readonly=readonly)
+    url, _, ledger = where.partition("#")
+    if snapshot is None:
+        snapshot = replica_path(where)
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+    return Memory.connect(
+        url, ledger=ledger or "default", encoder=encoder, snapshot=snapshot, readonly=readonly, follow=follow
+    )
+
+
+def describe(store: Store, where: str) -> dict[str, Any]:
+    """Return what there is to say about a memory, JSON-ready, without loading an encoder."""
+    events = store.read()
+    state = replay(events)
+    index = index_path(where)
+    row: dict[str, Any] = {
+        "version": state.seq,
+        "live": len(state.live),
+        "namespaces": {name: len(state.namespace(name)) for name in state.namespaces()},
+        "last_event": events[-1].when.isoformat() if events else None,
+        "index": datetime.fromtimestamp(index.stat().st_mtime, UTC).isoformat() if index.exists() else None,
+        "vectors": store.kept(),
+    }
+    condition = getattr(store, "condition", None)
+    return row | ({"server": condition()} if condition is not None else {})
 
 
 @dataclass
@@ -60,6 +119,7 @@ class Findings:
         events, live, namespaces: Counts.
         faults: What does not fit, in words; empty when all is well.
         snapshot: ``none``, ``whole``, or why it cannot serve.
+        state: The same for the state that lies beside the snapshot of a big memory.
     """
 
     events: int = 0
@@ -67,6 +127,7 @@ class Findings:
     namespaces: int = 0
     faults: list[str] = field(default_factory=list)
     snapshot: str = "none"
+    state: str = "none"
 
 
 def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None = None) -> Findings:
@@ -91,10 +152,13 @@ def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None =
         findings.faults.append("an event is there twice")
     if (live := getattr(store, "live", None)) is not None and live().keys() != state.live.keys():
         findings.faults.append("the server's table of live edits is not what follows from the events")
-    if snapshot is not None and encoder is not None:
-        findings.snapshot = _check_snapshot(snapshot, encoder, events)
-        if findings.snapshot not in ("none", "whole"):
-            findings.faults.append(f"snapshot: {findings.snapshot}")
+    if snapshot is not None:
+        findings.state = _check_state(state_path(snapshot), events)
+        if encoder is not None:
+            findings.snapshot = _check_snapshot(snapshot, encoder, events)
+    for name in ("snapshot", "state"):
+        if (found := getattr(findings, name)) not in ("none", "whole"):
+            findings.faults.append(f"{name}: {found}")
     return findings
 
 
@@ -115,6 +179,21 @@ def _check_snapshot(path: Path, encoder: Encoder, events: Sequence[Event]) -> st
     return "whole"
 
 
+def _check_state(path: Path, events: Sequence[Event]) -> str:
+    try:
+        state = load_state(path)
+    except FileNotFoundError:
+        return "none"
+    except StateUnusable as error:
+        return error.message
+    if not 0 < state.seq <= len(events) or events[state.seq - 1].id != state.event:
+        return "it belongs to another state of the ledger"
+    then = replay(events[: state.seq])
+    if list(state.live.items()) != list(then.live.items()) or state.known != then.known or state.links != then.links:
+        return f"it does not hold what was live at event {state.seq}"
+    return "whole"
+
+
 def restore(memory: Memory, *, version: int | None = None, at: datetime | None = None) -> int:
     """Make live again what was live at an earlier version, or time, and nothing else; return the events it took.
 
@@ -128,7 +207,8 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
         raise InvalidRequest("give a version or a time", remedy="One of the two.")
     events = memory._replica.store.read()
     if version is None:
-        version = sum(1 for event in events if at is not None and event.when <= at)
+        # The last one that is not later: the clocks of writers differ, so that the times need not be in order.
+        version = max((event.seq for event in events if at is not None and event.when <= at), default=0)
     if not 0 <= version <= len(events):
         raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {len(events)}.")
     then = replay(events[:version])
@@ -139,6 +219,21 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
         back = [edit for edit_id, edit in then.live.items() if now.live.get(edit_id) != edit]
         undone = [Event("retracted", edit, reason=reason) for edit in gone]
         return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
+
+    return len(memory._replica.write(decide).events)
+
+
+def expire(memory: Memory, *, before: datetime | None = None) -> int:
+    """Retract the live edits that ended ``before`` that time, now by default; return how many.
+
+    Raises:
+        StoreError: Nothing was written; the subclass says why.
+    """
+    moment = before or datetime.now(UTC)
+
+    def decide(state: State) -> Plan:
+        over = [edit for edit in state.live.values() if edit.validity.end is not None and edit.validity.end <= moment]
+        return Plan([Event("retracted", edit, reason="its time is over") for edit in over])
 
     return len(memory._replica.write(decide).events)
 

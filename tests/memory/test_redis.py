@@ -22,8 +22,10 @@ from corrigenda.errors import (
     StoreUnavailable,
 )
 from corrigenda.memory.ledger import Event
+from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Link, Patience, masked
+from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
 
@@ -65,7 +67,7 @@ def test_appending_the_same_events_again_changes_nothing(connect: Connect) -> No
         store.read()
         store.append(events)
     keys = [store._key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
-    again = [1, "", 2]
+    again = [1, "", "", 2]
     for event in events:
         again += [event.id, b"{}", event.edit.id, "", "1"]
     assert store._run(store.link.client, keys, again) == (b"known", 3)
@@ -212,9 +214,9 @@ def test_scripts_that_the_server_forgot_are_loaded_again(connect: Connect) -> No
     assert store.append(added(2)) == 2
 
 
-def test_the_disk_is_promised_only_where_it_is_kept(connect: Connect, own_server: RedisServer) -> None:
-    with pytest.raises(InvalidRequest, match="cannot promise"):
-        connect(durability="disk")  # this server flushes once a second
+def test_the_disk_is_promised_only_where_it_is_kept(own_server: RedisServer, tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "forgetful") as server, pytest.raises(InvalidRequest, match="cannot promise"):
+        RedisStore.connect(server.url, durability="disk")
     store = RedisStore.connect(own_server.url, durability="disk", patience=QUICK)
     assert store.append(added(1)) == 1
     own_server.kill()
@@ -230,6 +232,12 @@ def test_replicas_are_waited_for(own_server: RedisServer, tmp_path: Path) -> Non
     with pytest.raises(StoreUnavailable, match="not confirmed by 1 replicas"):
         store.append(events)
     assert [event.id for event in store.read()] == [events[0].id]
+    memory = Memory(
+        RedisStore.connect(own_server.url, durability="replicas", patience=patience), encoder=FixedEncoder()
+    )
+    with pytest.raises(StoreUnavailable, match="not confirmed"):  # it is there, but that is not enough to say so
+        memory.add(events[0].edit)
+    memory.close()
     with RedisServer(tmp_path / "copy", replicaof=f"127.0.0.1\n{own_server.port}") as copy:
         deadline, events = time.monotonic() + 30, added(2)
         while True:  # until the replica has caught up
@@ -268,7 +276,7 @@ def test_a_user_with_the_least_rights(redis_server: RedisServer, connect: Connec
 
 def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:
     store = RedisStore.connect(own_server.url, patience=QUICK)
-    store.link.client.config_set("maxmemory", "1mb")
+    store.link.client.config_set("maxmemory", "1")
     with pytest.raises(StoreNotWritable, match="maxmemory"):
         store.append(added(1))
     assert store.read() == []

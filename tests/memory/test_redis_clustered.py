@@ -131,7 +131,7 @@ def test_lists_survive_a_snapshot(many: Partition, tmp_path: Path) -> None:
     whole = VectorIndex(D)
     whole.partitions["big"] = many
     whole.add("small", ids(3), rows(3), rows(3))
-    snapshot.save(tmp_path / "s", whole, recipe="r", seq=7, event="x")
+    snapshot.write(tmp_path / "s", snapshot.pack(whole, recipe="r", seq=7, event="x"))
     again, seq, mark = snapshot.load(tmp_path / "s", recipe="r", dimension=D)
     assert (seq, mark) == (7, "x")
     big = again.partitions["big"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 from servers import RedisServer
 
 from corrigenda.edit import Edit
-from corrigenda.errors import ConflictingEdit, StoreUnavailable, UnknownEdit
+from corrigenda.errors import ConflictingEdit, EncoderMismatch, InvalidRequest, StoreUnavailable, UnknownEdit
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis_link import Patience
 from corrigenda.memory.shared import SharedMemory
+from corrigenda.memory.upkeep import expire
 from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
@@ -212,3 +215,64 @@ def test_a_snapshot_saves_a_new_process_the_encoding(connect: Connect, tmp_path:
     assert len(found(two, "The capital of Land3 is")) == 3
     assert two.encoder.calls == before + 1  # type: ignore[attr-defined]
     assert two.notices == ()
+
+
+def test_another_encoder_is_refused_if_so_wished(connect: Connect) -> None:
+    one = connect()
+    one.add(capital())
+    other = connect(encoder=FixedEncoder(32, "another"), other_encoder="refuse")
+    assert [mention.name for mention in other.mentions("Where is Kazakhstan?")] == ["Kazakhstan"]
+    with pytest.raises(EncoderMismatch, match="fixed-32"):
+        found(other, "The capital of Kazakhstan is")
+
+
+def test_a_ledger_is_encoded_anew_while_it_answers(connect: Connect) -> None:
+    one = connect()
+    edits = one.add_many([capital(f"Land{number}") for number in range(600)])
+    encoder, go_on = FixedEncoder(32, "another"), threading.Event()
+    encode = encoder.encode
+
+    def slowly(texts: Sequence[str]) -> np.ndarray:
+        assert go_on.wait(20) or len(texts) < 10
+        return encode(texts)
+
+    encoder.encode = slowly  # type: ignore[method-assign]
+    two = connect(encoder=encoder)
+    go_on.set()
+    vector = encoder.encode(["The capital of Land77 is"])
+    go_on.clear()
+    assert two.search(vector, 1) == [[]]
+    assert "fixed-32" in two.notices[0]
+    assert "600 edits are being encoded" in two.notices[0]
+    assert two.frame_vector(edits[77].id).shape == (32,)  # what is asked for by name need not wait
+    assert [hit.edit.id for hit in two.search(vector, 1)[0]] == [edits[77].id]
+    go_on.set()
+    two._replica._index.wait()
+    assert two.notices[-1] == "all edits can be found again"
+    assert {hit.edit.id for hit in two.search(vector, 600)[0]} == {edit.id for edit in edits}
+    assert one._server.encoder() == "fixed-32"
+    assert one._server.kept() == {"fixed-32": 601, "another": 601}
+
+
+def test_the_mark_of_the_encoder_is_in_the_record(connect: Connect) -> None:
+    one = connect(follow=False)
+    edit = one.add(capital())
+    one.retract(edit.id)
+    one.add_many([capital(f"Land{number}") for number in range(600)])  # more than are encoded at a time
+    rows = one._server.link.client.xrange(one._server._key("events"))
+    assert [fields[b"f"] for _, fields in rows] == [b"fixed-32", b"", *[b"fixed-32"] * 600]
+
+
+def test_an_edit_may_end_by_itself_and_be_cleared_away(connect: Connect) -> None:
+    one = connect(follow=False)
+    one.add(capital(), ttl=timedelta(seconds=0.2))
+    one.add(capital("Nigeria", "Abuja"), ttl=3600)
+    assert found(one, "The capital of Kazakhstan is")[0] == "Astana"
+    until(lambda: len(one.live()) == 1)
+    assert "Astana" not in found(one, "The capital of Kazakhstan is")
+    assert expire(one) == 1
+    assert expire(one) == 0
+    assert len(one) == 1
+    assert [event.reason for event in one._server.read()][-1] == "its time is over"
+    with pytest.raises(InvalidRequest, match="ttl"):
+        one.add(capital("Brazil", "Brasilia"), ttl=-1)

@@ -205,7 +205,7 @@ def test_commands_that_need_no_encoder(
     if "://" in where:
         assert run("verify", "-m", where) == (
             0,
-            {"events": 4, "live": 0, "namespaces": 0, "faults": [], "snapshot": "none", "whole": True},
+            {"events": 4, "live": 0, "namespaces": 0, "faults": [], "snapshot": "none", "state": "none", "whole": True},
         )
         assert "--snapshot" in run("snapshot", "-m", where)[1]["error"]["remedy"]
 

@@ -147,6 +147,7 @@ class Gateway:
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.metrics.edits.set(len(self.memory))
         self.metrics.version.set(self.memory.version)
+        self.metrics.stale.set(self.memory.stale_for)
         body = self.metrics.text()
         headers = [(b"content-type", CONTENT_TYPE), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

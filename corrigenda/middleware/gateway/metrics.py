@@ -35,6 +35,9 @@ class Metrics:
         )
         self.edits = Gauge("corrigenda_edits_live", "Live edits of all namespaces.", registry=self.registry)
         self.version = Gauge("corrigenda_ledger_version", "Last ledger event seen.", registry=self.registry)
+        self.stale = Gauge(
+            "corrigenda_ledger_stale_seconds", "For how long the ledger has not answered.", registry=self.registry
+        )
 
     def count(self, outcome: Outcome, status: int) -> None:
         """Count a request to ``/v1``."""

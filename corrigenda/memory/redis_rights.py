@@ -1,0 +1,44 @@
+"""What a Redis user must be allowed, and no more, to read a ledger, to write to it, or to look after it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from corrigenda.errors import InvalidRequest
+
+Role = Literal["reader", "writer", "keeper"]
+
+_READING = ("hello", "info", "hget", "hmget", "hexists", "hgetall", "hlen", "xrange", "xrevrange", "xread")
+_SEARCHING = ("command|info", "vsim", "vcard")
+_WRITING = ("evalsha", "script|load", "hset", "hsetnx", "xadd", "wait", "waitaof", "vadd", "vrem")
+_KEEPING = ("hdel", "hscan", "config|get", "del")
+_IN_SCRIPT = ("hdel",)  # a script may do what its user may
+
+
+def acl_rules(ledger: str, role: Role, *, version: tuple[int, ...] = (8, 0)) -> list[str]:
+    """Return the rules for ``ACL SETUSER``, without name, password and ``on``.
+
+    Args:
+        ledger: The user sees the keys of this ledger and no others.
+        role: ``reader`` follows; ``writer`` edits, too; ``keeper`` also migrates and compacts.
+        version: Of the server: it refuses names of commands that it does not know.
+
+    Raises:
+        InvalidRequest: No such role.
+    """
+    if role not in get_args(Role):
+        raise InvalidRequest(f"{role!r} is no role", remedy=f"Roles: {', '.join(get_args(Role))}.")
+    allowed = [*_READING, *_SEARCHING]
+    if role != "reader":
+        allowed += [*_WRITING, *_IN_SCRIPT]
+    if role == "keeper":
+        allowed += _KEEPING
+    known = [name for name in dict.fromkeys(allowed) if _since(name) <= version]
+    pattern = "%R~" if role == "reader" else "~"
+    return ["-@all", f"{pattern}corrigenda:{{{ledger}}}:*", *(f"+{name}" for name in known)]
+
+
+def _since(name: str) -> tuple[int, ...]:
+    if name in ("vsim", "vcard", "vadd", "vrem"):
+        return (8, 0)
+    return (7, 2) if name == "waitaof" else (7, 0)
