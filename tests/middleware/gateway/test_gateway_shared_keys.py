@@ -61,3 +61,14 @@ def test_secrets_are_not_on_the_server(two: tuple[Keys, Keys], redis_server: Any
     with redis.Redis.from_url(redis_server.url) as client:
         kept = b"".join(b"".join(client.hgetall(name).values()) for name in client.keys("corrigenda:*:keys"))
     assert text.split("_")[2].encode() not in kept
+
+
+def test_the_command_line_makes_keys_for_a_shared_memory(redis_server: Any) -> None:
+    from typer.testing import CliRunner
+
+    from corrigenda.cli.main import app
+
+    place = f"{redis_server.url}#cli{time.monotonic_ns()}"
+    made = CliRunner().invoke(app, ["keys", "create", "ann", "--memory", place])
+    assert made.exit_code == 0, made.output
+    assert "ann" in CliRunner().invoke(app, ["keys", "list", "--memory", place]).output
