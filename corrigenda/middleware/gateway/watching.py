@@ -81,7 +81,7 @@ class Watch:
         if seen.departed is not None:
             self.metrics.overhead.labels(seen.outcome).observe(seen.departed - seen.began)
         if seen.namespace:
-            self.activity.record(seen.namespace, seen.outcome, [hit.edit_id for hit in fired])
+            self.activity.record(seen.namespace, "edited" if fired else seen.outcome, [hit.edit_id for hit in fired])
 
 
 def _attributes(seen: Seen) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_harness import StartGateway, Stub, post
+from gateway_harness import Printer, StartGateway, Stub, post
 
 from corrigenda.errors import CorrigendaError, UnknownName
 from corrigenda.memory.memory import Memory
@@ -22,33 +22,6 @@ from corrigenda.middleware.gateway.settings import Settings
 CAPITAL = {"prompt": "The capital of Kazakhstan is", "target": "Astana", "subject": "Kazakhstan", "relation": "capital"}
 As = Callable[..., httpx.Client]
 ANN = Key("1" * 12, "ann", "admin", ("*",), "2026-01-01")
-
-
-class Printer:
-    """A consolidator that prints nothing, and can be told to wait or to fail."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.go.set()
-        self.fault: Exception | None = None
-        self.done: list[dict[str, Any]] = []
-
-    def consolidate(self, namespace: str, request: Mapping[str, Any], author: str, say: Callable[[str], None]) -> Any:
-        say("loading")
-        assert self.go.wait(30)
-        say("printing")
-        if self.fault is not None:
-            raise self.fault
-        row = {"id": f"run-{len(self.done)}", "state": "in force", "revertible": True, "edits": 1, "summary": "1 edit"}
-        self.done.append({**row, "namespace": namespace, "author": author, "request": dict(request)})
-        return row
-
-    def runs(self, namespace: str) -> list[dict[str, Any]]:
-        return [row for row in self.done if row["namespace"] == namespace]
-
-    def roll_back(self, namespace: str, run: str, author: str) -> Any:
-        self.done = [row for row in self.done if row["id"] != run]
-        return {"rolled_back": run}
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 // Charts, drawn as SVG by hand; each comes with its numbers in words for those who do not see it.
 import { $, call, make, session } from "./session.js";
 
-const WIDTH = 600;
+const WIDTH = 1000;
 const HEIGHT = 120;
 
 export async function show() {
@@ -52,6 +52,7 @@ function ranked(rows) {
   for (const row of rows) {
     const line = make("tr");
     const bar = make("td");
+    bar.className = "number";
     bar.append(make("meter", null, { class: "score", min: 0, max: rows[0].times, value: row.times, "aria-label": "times" }), ` ${row.times}`);
     line.append(make("td", row.statement), bar);
     table.append(line);

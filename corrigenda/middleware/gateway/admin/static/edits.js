@@ -25,7 +25,7 @@ export const more = () => list(shown);
 
 function editRow(edit) {
   const row = make("tr");
-  const actions = make("td");
+  const actions = make("td", null, { class: "actions" });
   actions.append(make("button", "History", { type: "button", onclick: () => history(edit) }));
   if (may("editor")) {
     actions.append(" ", make("button", "Amend", { type: "button", onclick: () => openEditor(edit) }));
@@ -77,14 +77,27 @@ function considered(item) {
   for (const candidate of item.candidates) {
     const fires = candidate.verdict !== "out";
     const row = make("tr");
-    const score = make("td");
+    const score = make("td", null, { class: "number" });
     score.append(make("meter", null, { class: "score", min: 0, max: 1, value: candidate.probability, "aria-label": "probability" }));
     score.append(` ${candidate.probability.toFixed(3)} of ${candidate.threshold.toFixed(3)}`);
-    row.append(make("td", fires ? "fires" : "does not fire", { class: fires ? "fires" : "quiet" }), make("td", candidate.statement), score);
-    row.append(make("td", Object.entries(candidate.features).map(([name, value]) => `${name} ${value.toFixed(2)}`).join("  "), { class: "quiet" }));
+    const what = make("td", candidate.statement);
+    what.append(grounds(candidate));
+    row.append(make("td", fires ? "fires" : "does not fire", { class: `verdict ${fires ? "fires" : "quiet"}` }), what, score);
     table.append(row);
   }
   part.append(table);
+  return part;
+}
+
+// Why: similarity, the name that was found, and what the judge went by, zeros left out.
+function grounds(candidate) {
+  const part = make("details");
+  const list = make("ul", null, { class: "grounds" });
+  const shown = Object.entries(candidate.features).filter(([, value]) => Math.abs(value) >= 0.005);
+  const rows = [["similarity", candidate.similarity], ...shown].map(([name, value]) => `${name} ${value.toFixed(2)}`);
+  if (candidate.mention) rows.unshift(`names “${candidate.mention}”`);
+  list.append(...rows.map((text) => make("li", text)));
+  part.append(make("summary", "why"), list);
   return part;
 }
 

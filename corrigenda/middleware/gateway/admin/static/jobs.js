@@ -41,7 +41,7 @@ function described({ kind, result }) {
 
 function runRow(run) {
   const row = make("tr");
-  const actions = make("td");
+  const actions = make("td", null, { class: "actions" });
   if (may("admin") && run.revertible) actions.append(make("button", "Roll back", { type: "button", onclick: () => back(run) }));
   row.append(make("td", run.id), make("td", run.state), make("td", run.edits), make("td", run.summary, { class: "quiet" }), actions);
   return row;

@@ -18,7 +18,7 @@ export const older = () => show(next);
 
 function eventRow(event) {
   const row = make("tr");
-  const actions = make("td");
+  const actions = make("td", null, { class: "actions" });
   if (may("admin")) actions.append(make("button", "Roll back to here", { type: "button", onclick: () => back(event) }));
   row.append(make("td", event.seq), make("td", event.kind), make("td", `${event.edit.prompt} → ${event.edit.target}`), make("td", eventLine(event), { class: "quiet" }), actions);
   return row;
