@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corrigenda.chat import Chat
 from corrigenda.errors import UnknownName
 from corrigenda.eval.cache import Cached
-from corrigenda.eval.editable import Editable, Undo
+from corrigenda.eval.contexts import COMPLETION, Context
+from corrigenda.eval.editable import Bare, Editable, NextToken, Undo
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from corrigenda.memory.encoder import Encoder
     from corrigenda.middleware.consult import Decision
     from corrigenda.middleware.editable import EditableModel
+    from corrigenda.param_editors.editable import EditedWeights
 
 NONE = "none"
 """The method that does nothing: the unedited model, the baseline of every table."""
@@ -49,9 +50,32 @@ def known_methods() -> list[str]:
     return [NONE, *available(), *sorted(editors())]
 
 
+def is_editor(name: str) -> bool:
+    """Tell whether the method ``name`` edits weights."""
+    from corrigenda.param_editors.editor import editors
+
+    return name in editors()
+
+
 @contextmanager
-def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: float | None = None) -> Iterator[Method]:
+def open_method(
+    name: str,
+    lm: LanguageModel,
+    unedited: Cached,
+    *,
+    threshold: float | None = None,
+    context: Context = COMPLETION,
+    seed: int = 0,
+) -> Iterator[Method]:
     """Open the method ``name``; what it keeps on disk is removed at the end.
+
+    Args:
+        name: One of :func:`known_methods`.
+        lm: The model.
+        unedited: The same without edits, asked in the same context.
+        threshold: Of the scope classifier, for strategies.
+        context: How prompts are put to the model.
+        seed: Of editors of weights.
 
     Raises:
         UnknownName: No such method.
@@ -64,7 +88,7 @@ def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: fl
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        yield _open_editor(name, lm)
+        yield _open_editor(name, lm, context, seed)
         return
     from corrigenda.memory.encoder import MiniLM
     from corrigenda.middleware.editable import EditableModel
@@ -76,16 +100,28 @@ def open_method(name: str, lm: LanguageModel, unedited: Cached, *, threshold: fl
             "scope_threshold": edited.model.scope.threshold,
             "encoder": encoder.fingerprint,
         }
-        front = PassingThrough(edited, unedited)
+        front = PassingThrough(edited, unedited, context)
         yield Method(front, front.collecting, settings)
 
 
-def _open_editor(name: str, lm: LanguageModel) -> Method:
+def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
-    edited = EditedWeights(lm, name)
-    return Method(edited, None, {"editor": name, "params": edited.params.to_dict()})
+    edited = EditedWeights(lm, name, seed=seed)
+    return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()})
+
+
+class Weights(Bare):
+    """A model whose weights take edits, asked in a context."""
+
+    def __init__(self, edited: EditedWeights, context: Context) -> None:
+        super().__init__(edited.lm, batch_size=edited.batch_size, context=context)
+        self.edited = edited
+
+    def edit(self, edits: Sequence[Edit]) -> Undo:
+        """Write the edits into the weights."""
+        return self.edited.edit(edits)
 
 
 class PassingThrough:
@@ -95,9 +131,10 @@ class PassingThrough:
     What a strategy makes of the others is remembered by the plan, for the run: it depends on nothing else.
     """
 
-    def __init__(self, edited: EditableModel, unedited: Cached) -> None:
+    def __init__(self, edited: EditableModel, unedited: Cached, context: Context = COMPLETION) -> None:
         self.edited = edited
         self.unedited = unedited
+        self.context = context
         self._plans: dict[str, Decision] = {}
         self._planned = Cached(_Planned(edited, self._plans))
 
@@ -122,6 +159,22 @@ class PassingThrough:
             results.update(zip(asked, scores, strict=True))
         return [results[place] for place in range(len(prompts))]
 
+    def next_tokens(self, prompts: Sequence[str], among: Sequence[Sequence[int]] | None = None) -> list[NextToken]:
+        """Return the distribution after each prompt in the light of the memory."""
+        results: dict[int, NextToken] = {}
+        for model, asked in self._split(prompts):
+            ids = None if among is None else [among[place] for place in asked]
+            results.update(zip(asked, model.next_tokens(list(asked.values()), ids), strict=True))
+        return [results[place] for place in range(len(prompts))]
+
+    def write(self, prompts: Sequence[str], *, tokens: int, seed: int) -> list[str]:
+        """Continue the prompts by ``tokens`` tokens in the light of the memory."""
+        results: dict[int, str] = {}
+        for model, asked in self._split(prompts):
+            texts = model.write(list(asked.values()), tokens=tokens, seed=seed)
+            results.update(zip(asked, texts, strict=True))
+        return [results[place] for place in range(len(prompts))]
+
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Note what the model is asked inside, and ask all of it at once at the end."""
@@ -131,7 +184,7 @@ class PassingThrough:
     def _split(self, prompts: Sequence[str]) -> Iterator[tuple[Cached, dict[int, str]]]:
         """Yield who is to be asked what, by place: the bare model, and the model under a strategy's plan."""
         touched, untouched = {}, {}
-        for place, item in enumerate(self.edited.model.decide([Chat.of(prompt) for prompt in prompts])):
+        for place, item in enumerate(self.edited.model.decide([self.context.request(prompt) for prompt in prompts])):
             if item.plan is None:
                 untouched[place] = prompts[place]
             else:
@@ -174,6 +227,37 @@ class _Planned:
         )
         results.update(zip(texts, scores, strict=True))
         return [results[place] for place in range(len(prompts))]
+
+    def next_tokens(self, prompts: Sequence[str], among: Sequence[Sequence[int]] | None = None) -> list[NextToken]:
+        from corrigenda.eval.next_token import certain, next_tokens
+        from corrigenda.lm.tokens import plain_ids, render
+
+        lm = self.edited.model.lm
+        results: dict[int, NextToken] = {}
+        asked: dict[int, str] = {}
+        for place, name in enumerate(prompts):
+            plan = self.plans[name].plan
+            if plan is not None and plan.prefix:
+                results[place] = certain(plain_ids(lm.tokenizer, plan.prefix)[0], among[place] if among else None)
+            elif plan is not None:
+                asked[place] = render(lm, plan.request)
+        ids = None if among is None else [among[place] for place in asked]
+        found = next_tokens(lm, list(asked.values()), ids, batch_size=self.edited.batch_size)
+        results.update(zip(asked, found, strict=True))
+        return [results[place] for place in range(len(prompts))]
+
+    def write(self, prompts: Sequence[str], *, tokens: int, seed: int) -> list[str]:
+        from corrigenda.eval.writing import write
+        from corrigenda.lm.tokens import render
+
+        lm = self.edited.model.lm
+        plans = [self.plans[name].plan for name in prompts]
+        begun = [plan.prefix if plan is not None else "" for plan in plans]
+        texts = [
+            render(lm, plan.request) + prefix for plan, prefix in zip(plans, begun, strict=True) if plan is not None
+        ]
+        written = write(lm, texts, tokens=tokens, seed=seed, batch_size=self.edited.batch_size)
+        return [prefix + text for prefix, text in zip(begun, written, strict=True)]
 
 
 class Remembering:

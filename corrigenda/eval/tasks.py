@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from corrigenda.eval.asking import Failure, force
 from corrigenda.eval.datasets.tasks import Question, Task
 from corrigenda.eval.editable import Answers
-from corrigenda.eval.metrics import standard_error
-from corrigenda.eval.scoring import Failure, force
+from corrigenda.eval.metrics import rounded, standard_error
 
 if TYPE_CHECKING:
     from corrigenda.lm.scoring import TargetScore
@@ -67,10 +67,10 @@ class TaskScore:
         scored = [float(pick.right) for pick in self.picks if pick.right is not None]
         error = standard_error(scored)
         return {
-            "value": _rounded(self.accuracy),
-            "norm": _rounded(self.accuracy_norm),
+            "value": rounded(self.accuracy),
+            "norm": rounded(self.accuracy_norm),
             "n": len(scored),
-            "stderr": _rounded(error),
+            "stderr": rounded(error),
             "unscored": len(self.picks) - len(scored),
         }
 
@@ -101,8 +101,8 @@ def compare(before: TaskScore, after: TaskScore) -> dict[str, Any]:
     return {
         "before": before.to_dict(),
         "after": after.to_dict(),
-        "drop": _rounded(fmean(lost) if lost else None),
-        "drop_stderr": _rounded(standard_error(lost)),
+        "drop": rounded(fmean(lost) if lost else None),
+        "drop_stderr": rounded(standard_error(lost)),
     }
 
 
@@ -129,7 +129,3 @@ def _best(values: Sequence[float]) -> int:
 def _mean(values: Sequence[bool | None]) -> float | None:
     scored = [float(value) for value in values if value is not None]
     return fmean(scored) if scored else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit, EditId, Validity
-from corrigenda.errors import InvalidRequest, StoreNotWritable, about
+from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from corrigenda.memory.shared import SharedMemory
 
 Vectors = NDArray[np.float32]
+
+DERIVED = "derived/"
+"""How the marks of :meth:`Memory.keep_derived` begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,31 @@ class Memory:
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
 
+    def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those that are live now.
+
+        What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
+        be live when their parent is retracted or replaced.
+
+        Raises:
+            InvalidEdit: One without a parent.
+            UnknownEdit: A parent is not live; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        new = list(edits)
+        with self._replica.lock:
+            for edit in new:
+                if edit.parent is None:
+                    raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
+                self._replica.require_live(edit.parent)
+        plan = self._add(new, "refuse")
+        return [edit for edit in plan.edits if edit is not None]
+
+    def consequences(self, edit_id: str) -> tuple[Edit, ...]:
+        """Return the live edits that follow from the edit ``edit_id`` (in full), oldest first."""
+        with self._replica.lock:
+            return self._replica.state.derived(edit_id)
+
     def amend(
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
     ) -> Edit:
@@ -325,6 +353,24 @@ class Memory:
             for namespace, places in spaces.items():
                 rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
             return rows
+
+    # What others derive from the edits
+
+    def derived(self, mark: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what :meth:`keep_derived` kept of ``keys`` under ``mark``."""
+        return self._replica.store.vectors(mark, keys)
+
+    def keep_derived(self, mark: str, rows: Mapping[bytes, bytes]) -> None:
+        """Keep what was computed from edits, in the store and beside the ledger, unless this memory is read-only.
+
+        To lose it costs time, not facts. What is there under a key stays.
+
+        Args:
+            mark: Tells recipes apart; begins with :data:`DERIVED`.
+            rows: Key to bytes.
+        """
+        if not self.readonly:
+            self._replica.store.keep_vectors(mark, rows)
 
     # In and out
 

@@ -21,6 +21,7 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware import drop_in
 from corrigenda.middleware.answering import Job, Options, answer, goes_on
+from corrigenda.middleware.asking import bare_answers
 from corrigenda.middleware.consult import Decision, Flow, consult, drive, drive_async
 from corrigenda.middleware.strategies.base import Room, Strategy, create
 from corrigenda.middleware.streaming import AsyncStream, Stream
@@ -140,7 +141,7 @@ class EditedModel:
         return await asyncio.to_thread(self._replies, decisions, settings)
 
     def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
-        """Answer piece by piece, for ``async for``; nothing happens before the first piece is taken. See :meth:`stream`."""
+        """Answer piece by piece, for ``async for``; nothing happens before the first is taken. See :meth:`stream`."""
         settings, request = Options.of(options), Chat.of(prompt)
 
         async def begin() -> Stream:
@@ -255,17 +256,7 @@ class EditedModel:
         return [Decision(request, None, Trace(ledger_version=self.memory.version)) for request in requests]
 
     def _ask_bare(self, requests: Sequence[Chat]) -> list[str]:
-        """Answer requests as the bare model does, those with equal options together."""
-        groups: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault(repr(sorted(request.options.items())), []).append(place)
-        texts = [""] * len(requests)
-        for places in groups.values():
-            settings = Options.of(requests[places[0]].options)
-            jobs = [Job.of(self.lm, requests[place], None, settings.stop) for place in places]
-            for place, text in zip(places, answer(self.lm, jobs, settings), strict=True):
-                texts[place] = text
-        return texts
+        return bare_answers(self.lm, requests)
 
     def explain(self, query: str) -> Consideration:
         """Return which edits were considered for ``query``, on what grounds, and the verdicts."""

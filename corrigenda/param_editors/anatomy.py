@@ -69,6 +69,12 @@ class Anatomy:
         self._modules = dict(lm.model.named_modules())
         self.blocks: list[nn.Module] = [self._modules[self.map.block(layer)] for layer in range(self.map.count)]
 
+    @property
+    def head(self) -> nn.Module:
+        """The projection to the vocabulary."""
+        head: nn.Module = self._modules[self.map.head]
+        return head
+
     def block_name(self, layer: int) -> str:
         """Return the name of block ``layer`` (from 0)."""
         self._check(layer)

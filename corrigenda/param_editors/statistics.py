@@ -23,7 +23,7 @@ from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.files import read_tensors, write_tensors
-from corrigenda.param_editors.forwards import call, ended_after
+from corrigenda.param_editors.forwards import call, ended_after, headed
 from corrigenda.param_editors.sampling import STARTS, sample
 from corrigenda.param_editors.solve import cholesky
 from corrigenda.paths import cache_dir
@@ -286,7 +286,8 @@ def _accumulate(
         part = rows[begin : begin + BATCH]
         batch = pad(lm, part)
         with torch.no_grad(), Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, layers[-1]):
-            call(lm, batch)
+            with headed(anatomy, None):
+                call(lm, batch)
             for layer, module in modules.items():
                 keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
                 moment = (keys.T @ keys).cpu()

@@ -139,13 +139,13 @@ def test_a_run_that_was_killed_is_taken_up(evaluate, tmp_path):
     assert "unfinished run with other settings" in result.output
     evaluate("--out", out)
     results = load(out)
-    assert results["cases"] == {"total": 6, "failed": 0, "resumed": 3}
+    assert results["cases"] == {"total": 6, "failed": 0, "withdrawn": 0, "resumed": 3}
     assert results["metrics"] == whole["metrics"]
     evaluate("--out", out)
     assert load(out)["cases"]["resumed"] == 0
     journal.write_text("".join(lines[:4]), "utf-8")
     evaluate("--out", out, "--limit", 2, "--fresh")
-    assert load(out)["cases"] == {"total": 2, "failed": 0, "resumed": 0}
+    assert load(out)["cases"] == {"total": 2, "failed": 0, "withdrawn": 0, "resumed": 0}
 
 
 def test_show(evaluate, call, tmp_path):

@@ -26,6 +26,7 @@ from corrigenda.param_editors.consolidation.job import Result, read_result
 from corrigenda.param_editors.consolidation.notebook import content_key
 from corrigenda.param_editors.consolidation.plan import Plan, require_current
 from corrigenda.param_editors.consolidation.publishing import MANIFEST, Kind, publish, verify
+from corrigenda.param_editors.consolidation.serving import ModelServer
 from corrigenda.param_editors.export import MAX_RANK
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def promote(
     kind: Kind = "checkpoint",
     lm: LanguageModel | None = None,
     max_rank: int = MAX_RANK,
+    servers: Sequence[ModelServer] = (),
 ) -> Change:
     """Make the result of ``job`` the edition in force; its edits stay in memory as shadows.
 
@@ -68,16 +70,19 @@ def promote(
         kind: What is written, see :mod:`corrigenda.param_editors.consolidation.publishing`.
         lm: The base model, if it is loaded already; it comes back as it was.
         max_rank: Of an adapter.
+        servers: Take the adapter before it is in force; when one refuses, nothing is promoted.
 
     Raises:
         GateClosed: The job let nothing through.
         PlanOutdated: The job is not finished, another edition is in force by now, or an edit changed in memory.
         ModelLocked: Another job works on this model.
         InvalidRequest: It was promoted already.
+        ServerRefused: A server did not take the adapter; the edition in force is as before.
     """
     with editions.locked(f"promote {job}"):
         recover(editions, memory)
-        plan, result = Plan.read(editions.jobs / job / "plan.json"), read_result(editions, job)
+        result = read_result(editions, job)
+        plan = Plan.read(editions.jobs / job / "plan.json")
         _require_promotable(editions, job, result)
         require_current(plan, editions)
         edits = [edit for edit in plan.edits if edit.id in set(result.kept)]
@@ -87,12 +92,19 @@ def promote(
         _write_promotion(editions, name, plan, result, edits)
         promotions = (*now.promotions, name)
         _build(editions, name, promotions, kind, lm, max_rank)
+        _load_on(servers, editions, name, now)
         editions.switch(now.after(name, promotions, unsettled=name))
         return _settle(editions, memory)
 
 
 def rollback(
-    editions: Editions, name: str, memory: Memory, *, lm: LanguageModel | None = None, max_rank: int = MAX_RANK
+    editions: Editions,
+    name: str,
+    memory: Memory,
+    *,
+    lm: LanguageModel | None = None,
+    max_rank: int = MAX_RANK,
+    servers: Sequence[ModelServer] = (),
 ) -> Change:
     """Take the promotion ``name`` out of the model, and let the memory answer for its edits again.
 
@@ -115,6 +127,8 @@ def rollback(
         require_removable(editions, name, now.promotions)
         rest = tuple(other for other in now.promotions if other != name)
         edition = _edition_without(editions, now, rest, lm, max_rank) if rest else None
+        if edition is not None:
+            _load_on(servers, editions, edition, now)
         editions.switch(replace(now, unsettled=name))
         events = marks.take_back(memory, name)  # before the switch: at no moment does nobody know
         editions.switch(now.after(edition, rest, unsettled=name))
@@ -236,6 +250,18 @@ def _edition_without(
     name = f"{slug(editions.model)}-v{editions.next_version()}-{content_key(promotions)[:8]}"
     _build(editions, name, promotions, kind, lm, max_rank)
     return name
+
+
+def _load_on(servers: Sequence[ModelServer], editions: Editions, name: str, now: Current) -> None:
+    """Load an adapter where it is going to be asked for, and unload what has been out of force for a while.
+
+    What is in force now stays loaded: requests that name it are on their way.
+    """
+    for server in servers:
+        server.load(editions.editions / name)
+        for old in now.past:
+            if old != name:
+                server.unload(old)
 
 
 def _edits(editions: Editions, name: str) -> list[Edit]:

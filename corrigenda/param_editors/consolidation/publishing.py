@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from corrigenda.errors import InvalidRequest, ModelDamaged
-from corrigenda.param_editors.consolidation.chain import apply_chain
+from corrigenda.param_editors.consolidation.chain import apply_chain, write_chain
 from corrigenda.param_editors.consolidation.durable import file_digests, publish_folder, read_json
 from corrigenda.param_editors.export import export_checkpoint, export_delta, export_lora
 from corrigenda.param_editors.update import Consolidation, digest
 
 if TYPE_CHECKING:
+    from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.lm.loading import LanguageModel
 
 Kind = Literal["checkpoint", "lora", "delta"]
@@ -111,6 +112,15 @@ def verify(folder: Path) -> dict[str, Any]:
             remedy="Restore the folder from a backup, or roll back and promote again.",
         )
     return manifest
+
+
+def load_edition(editions: Editions) -> LanguageModel:
+    """Return the model in force, whatever kind its edition is of: the base weights with everything printed on them."""
+    from corrigenda.lm.loading import load
+
+    lm = load(editions.model)
+    write_chain(editions, editions.current().promotions, lm)
+    return lm
 
 
 def card(name: str, kind: str, base: str, records: Sequence[Mapping[str, Any]]) -> str:

@@ -32,6 +32,7 @@ class Selection:
         min_age_days: Live for so long, 0 and more.
         min_hits: Fired so often, 0 and more.
         limit: No more than this; those with the most hits, then the oldest.
+        printed_too: Whether edits that another model has in its weights are taken as well.
     """
 
     namespace: str = "default"
@@ -40,6 +41,7 @@ class Selection:
     min_age_days: float = 0.0
     min_hits: int = 0
     limit: int | None = None
+    printed_too: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("min_age_days", 0), ("min_hits", 0), ("limit", 1)):
@@ -97,7 +99,7 @@ def choose(
         and fired[edit.id] >= selection.min_hits
     ]
     left_out = {gone: "not live in this namespace" for gone in sorted(wanted - {edit.id for edit in asked})}
-    left_out |= _unfit(asked)
+    left_out |= _unfit(asked, printed_too=selection.printed_too)
     fit = [edit for edit in asked if edit.id not in left_out]
     if selection.limit is not None and len(fit) > selection.limit:
         best = sorted(fit, key=lambda edit: -fired[edit.id])[: selection.limit]  # stable: the older first
@@ -148,7 +150,7 @@ def _live_since(events: Iterable[Event]) -> dict[EditId, datetime]:
     return since
 
 
-def _unfit(edits: Sequence[Edit]) -> dict[EditId, str]:
+def _unfit(edits: Sequence[Edit], *, printed_too: bool) -> dict[EditId, str]:
     """Return why edits cannot be printed, whatever the editor."""
     owners: dict[tuple[str, ...], set[EditId]] = {}
     for edit in edits:
@@ -157,7 +159,7 @@ def _unfit(edits: Sequence[Edit]) -> dict[EditId, str]:
     reasons: dict[EditId, str] = {}
     for edit in edits:
         rivals = {other for key in claims(edit) for other in owners[key]} - {edit.id}
-        if printed := editions_of(edit):
+        if (printed := editions_of(edit)) and not printed_too:
             reasons[edit.id] = f"printed already, in {printed[-1]}"
         elif edit.validity != ALWAYS:
             reasons[edit.id] = "it holds for a time only; weights know no dates"
