@@ -163,6 +163,10 @@ class Memory:
             ids = self._replica.state.lineage(self.get(edit_id).id)
         return tuple(self._replica.store.read(about=ids))
 
+    def events(self, *, after: int = 0, until: int | None = None) -> tuple[Event, ...]:
+        """Return the events of all namespaces with ``after < seq <= until``, in order; to the end by default."""
+        return tuple(self._replica.store.read(after, until=until))
+
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
 
