@@ -69,8 +69,9 @@ class Neurons:
 
     def to(self, device: torch.device | str) -> Neurons:
         """Return a copy on ``device``."""
-        parts: dict[str, Any] = {name: None if (part := getattr(self, name)) is None else part.to(device) for name in _PARTS}
-        return Neurons(layer=self.layer, activation=self.activation, **parts)
+        gate = None if self.gate is None else self.gate.to(device)
+        bias = None if self.bias is None else self.bias.to(device)
+        return Neurons(self.layer, self.up.to(device), self.down.to(device), self.activation, gate, bias)
 
     @property
     def digest(self) -> str:

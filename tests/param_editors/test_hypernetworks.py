@@ -26,8 +26,8 @@ from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
 
 PARAMS = HyperParams(layers=(0, 1), rank=8, max_norm_ratio=1e6)
-PLACES = "France Kenya Ghana Brazil Norway Japan Spain Italy Chile Peru Egypt Iran".split()
-ANSWERS = "Rome Oslo Lima Paris Tokyo Cairo Madrid Quito Bern Riga Doha Kyiv".split()
+PLACES = ["France", "Kenya", "Ghana", "Brazil", "Norway", "Japan", "Spain", "Italy", "Chile", "Peru", "Egypt", "Iran"]
+ANSWERS = ["Rome", "Oslo", "Lima", "Paris", "Tokyo", "Cairo", "Madrid", "Quito", "Bern", "Riga", "Doha", "Kyiv"]
 FACTS = [
     TrainingFact(
         f"The capital of {place}", answer, (f"What is the capital of {place}",), (f"The colour of {place}",), place
