@@ -13,6 +13,8 @@ from corrigenda.eval.contexts import COMPLETION, Context
 from corrigenda.eval.editable import Bare, Editable, Undo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from corrigenda.edit import Edit
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.editable import EditedWeights
@@ -60,6 +62,7 @@ def open_method(
     threshold: float | None = None,
     context: Context = COMPLETION,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Iterator[Method]:
     """Open the method ``name``; what it keeps on disk is removed at the end.
 
@@ -70,6 +73,7 @@ def open_method(
         threshold: Of the scope classifier, for strategies.
         context: How prompts are put to the model.
         seed: Of editors of weights.
+        keep: Folder where editors of weights keep what they found, so that a killed sequence need not begin anew.
 
     Raises:
         UnknownName: No such method.
@@ -82,7 +86,7 @@ def open_method(
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        yield _open_editor(name, lm, context, seed)
+        yield _open_editor(name, lm, context, seed, keep)
         return
     from corrigenda.cli.eval_memory import PassingThrough, Remembering
     from corrigenda.memory.encoder import MiniLM
@@ -99,11 +103,11 @@ def open_method(
         yield Method(front, front.collecting, settings)
 
 
-def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int) -> Method:
+def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
-    edited = EditedWeights(lm, name, seed=seed)
+    edited = EditedWeights(lm, name, seed=seed, keep=keep)
     return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -120,6 +121,7 @@ class Evaluation:
             threshold=self.settings.threshold,
             context=context,
             seed=self.settings.seed,
+            keep=self._keep(out),
         )
         with opened as method:
             settings = {**options, **method.settings}
@@ -133,6 +135,8 @@ class Evaluation:
         results["cost"] |= {**meter.read(), "cache_hits": unedited.hits, "cache_misses": unedited.misses}
         if out is not None:
             save(results, out)
+        if (kept := self._keep(out)) is not None:
+            shutil.rmtree(kept, ignore_errors=True)
         return results
 
     def _score(
@@ -163,6 +167,11 @@ class Evaluation:
             )(self.cases)
 
     # The parts
+
+    def _keep(self, out: Path | None) -> Path | None:
+        """Return where edits are kept while a sequence is being made: a kill would else cost all of them."""
+        many = self.settings.protocol in ("sequential", "stream")
+        return out.with_name(f"{out.stem}.kept") if out is not None and many else None
 
     def _context(self) -> Context:
         from corrigenda.eval.contexts import context
