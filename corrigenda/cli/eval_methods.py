@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corrigenda.cli.expanding import Sources
 from corrigenda.errors import UnknownName
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.contexts import COMPLETION, Context
@@ -60,6 +62,7 @@ def open_method(
     unedited: Cached,
     *,
     threshold: float | None = None,
+    expansion: Sources = Sources(),  # noqa: B008 - a frozen value
     context: Context = COMPLETION,
     seed: int = 0,
     keep: Path | None = None,
@@ -71,9 +74,10 @@ def open_method(
         lm: The model.
         unedited: The same without edits, asked in the same context.
         threshold: Of the scope classifier, for strategies.
+        expansion: What is added with each edit, for strategies.
         context: How prompts are put to the model.
         seed: Of editors of weights.
-        keep: Folder where editors of weights keep what they found, so that a killed sequence need not begin anew.
+        keep: Folder in which editors of weights keep what they found, so that a killed run goes on.
 
     Raises:
         UnknownName: No such method.
@@ -93,11 +97,13 @@ def open_method(
     from corrigenda.middleware.editable import EditableModel
 
     encoder = Remembering(MiniLM.load())
-    with EditableModel(lm, strategy=name, encoder=encoder, scope_threshold=threshold) as edited:
+    settled: dict[str, Any] = {"scope_threshold": threshold, "expanding": expansion.expanding(encoder)}
+    with EditableModel(lm, strategy=name, encoder=encoder, **settled) as edited:
         settings = {
             "strategy": name,
             "scope_threshold": edited.model.scope.threshold,
             "encoder": encoder.fingerprint,
+            **expansion.described(),
         }
         front = PassingThrough(edited, unedited, context)
         yield Method(front, front.collecting, settings)

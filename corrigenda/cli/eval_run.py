@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.cli.eval_show import progress_bar
+from corrigenda.cli.expanding import Sources
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.protocol import Name
 
@@ -38,6 +39,7 @@ class Settings:
         judge: Name of the model that judges answers, if any.
         task_limit: Questions of each other task.
         threshold: Of the scope classifier.
+        expansion: What is added with each edit, for strategies.
         locality_tokens: Tokens of an answer that is compared with an earlier one.
     """
 
@@ -57,6 +59,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     task_limit: int | None = 200
     threshold: float | None = None
+    expansion: Sources = field(default_factory=Sources)
     locality_tokens: int = 8
     seed: int = 0
 
@@ -119,9 +122,10 @@ class Evaluation:
             self.lm,
             unedited,
             threshold=self.settings.threshold,
+            expansion=self.settings.expansion,
             context=context,
             seed=self.settings.seed,
-            keep=self._keep(out),
+            keep=None if out is None else _kept(out, fresh),
         )
         with opened as method:
             settings = {**options, **method.settings}
@@ -135,8 +139,7 @@ class Evaluation:
         results["cost"] |= {**meter.read(), "cache_hits": unedited.hits, "cache_misses": unedited.misses}
         if out is not None:
             save(results, out)
-        if (kept := self._keep(out)) is not None:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(_kept(out, fresh), ignore_errors=True)  # of use to a run that was killed only
         return results
 
     def _score(
@@ -167,11 +170,6 @@ class Evaluation:
             )(self.cases)
 
     # The parts
-
-    def _keep(self, out: Path | None) -> Path | None:
-        """Return where edits are kept while a sequence is being made: a kill would else cost all of them."""
-        many = self.settings.protocol in ("sequential", "stream")
-        return out.with_name(f"{out.stem}.kept") if out is not None and many else None
 
     def _context(self) -> Context:
         from corrigenda.eval.contexts import context
@@ -262,3 +260,11 @@ class Evaluation:
 
     def _count(self, text: str) -> int:
         return len(self.lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _kept(out: Path, fresh: bool) -> Path:
+    """Return the folder next to ``out`` for what editors of weights find on the way; emptied for a fresh run."""
+    folder = out.with_name(f"{out.stem}.edits")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
