@@ -15,6 +15,8 @@ from corrigenda.eval.contexts import COMPLETION, Context
 from corrigenda.eval.editable import Bare, Editable, Undo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from corrigenda.edit import Edit
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.editable import EditedWeights
