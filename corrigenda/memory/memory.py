@@ -51,7 +51,7 @@ class Memory:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         readonly: Whether writing is refused.
-        other_encoder: See :class:`corrigenda.memory.live_index.LiveIndex`; concerns ledgers on servers.
+        other_encoder, on_server: See :class:`corrigenda.memory.live_index.LiveIndex`; concern ledgers on servers.
 
     Usually built with :meth:`open`.
     """
@@ -64,10 +64,16 @@ class Memory:
         snapshot: Path | None = None,
         readonly: bool = False,
         other_encoder: OtherEncoder = "encode",
+        on_server: bool = False,
     ) -> None:
         self.readonly = readonly
         self._replica = Replica(
-            store, encoder=encoder, snapshot=snapshot, writable=not readonly, other_encoder=other_encoder
+            store,
+            encoder=encoder,
+            snapshot=snapshot,
+            writable=not readonly,
+            other_encoder=other_encoder,
+            on_server=on_server,
         )
 
     @classmethod
@@ -157,6 +163,10 @@ class Memory:
             ids = self._replica.state.lineage(self.get(edit_id).id)
         return tuple(self._replica.store.read(about=ids))
 
+    def events(self, *, after: int = 0, until: int | None = None) -> tuple[Event, ...]:
+        """Return the events of all namespaces with ``after < seq <= until``, in order; to the end by default."""
+        return tuple(self._replica.store.read(after, until=until))
+
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
 
@@ -209,7 +219,7 @@ class Memory:
         return [edit for edit in plan.edits if edit is not None]
 
     def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
-        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those that are live now.
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those live now.
 
         What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
         be live when their parent is retracted or replaced.
