@@ -205,8 +205,10 @@ class _Laying:
         if threading.get_ident() != self.owner:
             return states
         width = self.values.shape[1]
-        # OPT has rows and columns in one; the first pass holds whole prompts, which tells how many rows there are.
-        self.rows = self.rows or states.numel() // (self.columns * width)
+        if states.dim() == 3:
+            self.rows = len(states)
+        elif not self.rows:  # OPT has rows and columns in one; the first pass holds the prompts and nothing else
+            self.rows = states.numel() // (self.columns * width)
         whole = states.reshape(self.rows, -1, width)
         if whole.shape[1] < self.columns:
             return states
