@@ -8,9 +8,17 @@ import torch
 
 from corrigenda.chat import Chat, Reply
 from corrigenda.edit import Edit
-from corrigenda.errors import DatasetError, InvalidParams, ModelDamaged, UnknownModel, UnsupportedArchitecture
+from corrigenda.errors import (
+    CorrigendaError,
+    DatasetError,
+    InvalidParams,
+    ModelDamaged,
+    UnknownModel,
+    UnsupportedArchitecture,
+)
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
+from corrigenda.middleware.consult import consult, drive
 from corrigenda.middleware.front import Front
 from corrigenda.middleware.generate import EditedModel
 from corrigenda.middleware.strategies.adapter import Adapter
@@ -178,6 +186,14 @@ def test_other_strategies_in_front_of_a_black_box(memory, kazakhstan, name_judge
     assert Front(upstream, memory, strategy="ike", scope=scope)(asked).text == "from upstream"
     assert "New Fact: The capital of Kazakhstan is - Almaty" in upstream.heard[0].query
     assert Front(upstream, memory, strategy="auto", scope=scope)(asked).text.strip() == "Almaty"
+
+
+def test_where_requests_are_only_changed_it_is_refused(memory, kazakhstan, serac, name_judge):
+    scope = Scope(memory, judge=name_judge())
+    asked = [Chat.of("The capital of Kazakhstan is")]
+    with pytest.raises(CorrigendaError, match="answers by itself"):
+        drive(consult(asked, strategy=serac), memory, scope)
+    assert drive(consult(asked, strategy=serac), memory, scope, ask=lambda _: [])[0].plan.worker is serac
 
 
 def test_examples_are_records_with_their_answers():
