@@ -133,7 +133,9 @@ def card(name: str, kind: str, base: str, records: Sequence[Mapping[str, Any]]) 
         lines += ["", "Nothing is printed in it: these are the base weights."]
     for record in records:
         lines += ["", f"## {record['name']}", ""]
-        lines += [f"{len(record['edits'])} edits, by `{record['editor']}`, seed {record['seed']}, job `{record['job']}`."]
+        lines += [
+            f"{len(record['edits'])} edits, by `{record['editor']}`, seed {record['seed']}, job `{record['job']}`."
+        ]
         lines += ["", "| figure | before | after | asked |", "| --- | --- | --- | --- |"]
         for figure, row in record["figures"].items():
             lines.append(f"| {figure} | {row['before']:.4f} | {row['after']:.4f} | {row['asked']} |")

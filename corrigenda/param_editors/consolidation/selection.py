@@ -133,7 +133,9 @@ def read_hits(path: Path) -> dict[str, int]:
         if text.lstrip().startswith("{"):
             return {str(edit_id): int(count) for edit_id, count in json.loads(text).items()}
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", remedy='Write {"e…": 12, …}, or an id a line.') from None
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}", remedy='Write {"e…": 12, …}, or an id a line.'
+        ) from None
     return dict(Counter(line.split()[0] for line in text.splitlines() if line.strip()))
 
 
