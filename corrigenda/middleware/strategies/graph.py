@@ -51,9 +51,7 @@ class Graph:
         """Return the plan for a request of one step; see :class:`~corrigenda.middleware.strategies.base.Strategy`."""
         return self.otherwise.plan(request, edits, room=room)
 
-    def consult(
-        self, requests: Sequence[Chat], *, namespace: str, room: Room
-    ) -> Generator[Need, Any, list[Decision]]:
+    def consult(self, requests: Sequence[Chat], *, namespace: str, room: Room) -> Generator[Need, Any, list[Decision]]:
         """See :class:`~corrigenda.middleware.strategies.base.Guiding`."""
         version, found = yield from judged(requests, namespace)
         walks = {place: walk for place in found if (walk := begin(requests[place], found[place])) is not None}

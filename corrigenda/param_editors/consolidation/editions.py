@@ -118,8 +118,11 @@ class Editions:
         path = self.folder / "current.json"
         if not path.exists():
             return Current()
-        row = read_json(path)
-        return Current(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        row: dict[str, Any] = read_json(path)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
+        return Current(**values)
 
     def switch(self, new: Current) -> None:
         """Put ``new`` in force, durably and in one step."""

@@ -86,7 +86,10 @@ class GatePlan:
     def from_dict(cls, row: Mapping[str, Any]) -> GatePlan:
         """Build from a JSON object. Raises :class:`InvalidParams`."""
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+            }
+            return cls(**values)
         except TypeError as error:
             raise InvalidParams(f"the gate of the plan cannot be read: {error}") from None
 

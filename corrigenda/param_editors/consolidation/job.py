@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import MissingStatistics, PlanOutdated, UnstableUpdate
+from corrigenda.errors import PlanOutdated, UnstableUpdate
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
 from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
 from corrigenda.param_editors.consolidation.durable import sha256, sync_folder, write_json
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.engine import Engine, in_order, pieces_of, start_engine
-from corrigenda.param_editors.consolidation.gate import CHECKS, Gate
+from corrigenda.param_editors.consolidation.gate import CHECKS, Figure, Gate
 from corrigenda.param_editors.consolidation.moments import moments_for
 from corrigenda.param_editors.consolidation.notebook import Notebook, content_key
 from corrigenda.param_editors.consolidation.plan import Plan, require_current
@@ -63,7 +63,7 @@ class Result:
 
     job: str
     kept: tuple[str, ...]
-    dropped: Mapping[str, str]
+    dropped: Mapping[EditId, str]
     batches: tuple[tuple[str, str], ...]
     figures: Mapping[str, Mapping[str, float]]
     faults: tuple[str, ...]
@@ -230,7 +230,8 @@ class _Job:
         except UnstableUpdate as error:
             return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}}
         try:
-            return self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
+            row: dict[str, Any] = self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
+            return row
         finally:
             done.revert()
 
@@ -238,7 +239,9 @@ class _Job:
         """Take the gate's figures; what costs most only when nothing is wrong so far."""
         own = {edit.id for edit in edits}
         ids = frozenset(own | set(self.kept))
-        figures, failed, faults = [], {}, []
+        figures: list[Figure] = []
+        failed: dict[EditId, str] = {}
+        faults: list[str] = []
         for check in self.gate.checks:
             if faults or (check not in CHECKS and own & failed.keys()):
                 break
@@ -377,6 +380,3 @@ def _in_words(row: Mapping[str, Any]) -> str:
     if row["faults"]:
         return "; ".join(row["faults"])
     return f"{len(row['failed'])} do not hold" if row["failed"] else "all hold"
-
-
-__all__ = ["MissingStatistics", "Result", "read_result", "run"]

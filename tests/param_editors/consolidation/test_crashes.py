@@ -108,7 +108,7 @@ def test_a_run_goes_on_where_it_stopped(world, killed_at):
     whole = world.run(plan)
     wanted = printed(world, plan)
     world.home = world.home.with_name("again")
-    for n in range(1, 60):
+    for stops in range(60):
         killed_at(5)
         try:
             again = world.run(plan)
@@ -117,7 +117,7 @@ def test_a_run_goes_on_where_it_stopped(world, killed_at):
         finally:
             killed_at(0)
         break
-    assert n > 3
+    assert stops > 3
     assert (again.kept, again.dropped) == (whole.kept, whole.dropped)
     assert printed(world, plan) == wanted
 

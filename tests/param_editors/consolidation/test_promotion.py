@@ -67,7 +67,8 @@ def test_any_promotion_can_be_taken_out_and_the_rest_is_as_if_it_had_never_been(
     assert all(marks.editions_of(live[one]) == [] for one in ids[:4])
     assert all(marks.editions_of(live[one]) == [second.edition] for one in ids[4:])  # on probation again
     assert rollback(world.editions, second.edition, world.memory).edition is None
-    assert world.memory.live() and all(one.tags == () for one in world.memory.live())
+    assert {one.id for one in world.memory.live()} == set(ids)
+    assert all(one.tags == () for one in world.memory.live())
     assert not same(only_first, base)
 
 

@@ -12,11 +12,11 @@ from learned_consolidation import child_environment, same, weights_of
 
 from corrigenda.errors import PlanOutdated, UnknownName
 from corrigenda.lm.loading import load
+from corrigenda.lm.tokens import token_ids
 from corrigenda.param_editors.consolidation.engine import LocalEngine, in_order, start_engine
 from corrigenda.param_editors.consolidation.job import run
 from corrigenda.param_editors.consolidation.moments import summed
 from corrigenda.param_editors.consolidation.promotion import promote
-from corrigenda.lm.tokens import token_ids
 
 ray = pytest.importorskip("ray")
 

@@ -13,7 +13,7 @@ from corrigenda.param_editors.consolidation.selection import Selection
 from corrigenda.param_editors.consolidation.serving import ModelServer
 
 pytest.importorskip("peft")
-from adapter_server import AdapterServer  # noqa: E402 (needs peft)
+from adapter_server import AdapterServer
 
 
 @pytest.fixture
