@@ -108,7 +108,7 @@ def test_a_run_goes_on_where_it_stopped(world, killed_at):
     whole = world.run(plan)
     wanted = printed(world, plan)
     world.home = world.home.with_name("again")
-    for stops in range(60):
+    for stops in range(60):  # noqa: B007 (looked at below)
         killed_at(5)
         try:
             again = world.run(plan)
