@@ -113,9 +113,7 @@ class Auto:
         yield from look_ahead(list(walks.values()), namespace)
         return {place: walk for place, walk in walks.items() if _worth_it(walk, requests[place], found[place])}
 
-    def _reminded(
-        self, decisions: list[Decision], namespace: str, room: Room
-    ) -> Generator[Need, Any, list[Decision]]:
+    def _reminded(self, decisions: list[Decision], namespace: str, room: Room) -> Generator[Need, Any, list[Decision]]:
         """Offer what no edit concerns to the strategy that knows users' feedback."""
         untouched = [place for place, item in enumerate(decisions) if item.plan is None]
         if isinstance(self._feedback, str):
