@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from corrigenda.cli import eval_report, eval_table
+from corrigenda.cli import eval_harness, eval_report, eval_table, expanding
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,6 +15,7 @@ app.command("compare")(eval_report.compare)
 app.command("merge")(eval_report.merge)
 app.command("gate")(eval_report.gate)
 app.command("table")(eval_table.table)
+app.command("harness")(eval_harness.harness)
 
 Data = Annotated[str, typer.Option("--data", "-d", help="A dataset file, 'builtin', or hub:OWNER/NAME[:SPLIT].")]
 Format = Annotated[str | None, typer.Option("--format", help="Its format; by default told from the first record.")]
@@ -55,6 +56,9 @@ def run(
     task: Tasks = None,
     task_limit: Annotated[int, typer.Option(min=1, help="Questions of each other task.")] = 200,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Probability from which an edit fires.")] = None,
+    expand: Annotated[list[str] | None, typer.Option(help="Add what follows: alias, inverse, one_hop; repeat.")] = None,
+    alias_table: expanding.Aliases = None,
+    facts: expanding.Facts = None,
     locality_tokens: Annotated[int, typer.Option(min=1, max=256, help="Tokens of a locality answer.")] = 8,
     shard: Annotated[str, typer.Option(help="Score the i-th of n parts: 2/4. Put together by eval merge.")] = "1/1",
     batch: Annotated[int, typer.Option(min=1, help="Cases a batch; a kill loses at most one.")] = 16,
@@ -87,6 +91,7 @@ def run(
         tasks=tuple(task or ()),
         task_limit=task_limit,
         threshold=threshold,
+        expansion=expanding.Sources(tuple(expand or ()), alias_table, facts),
         locality_tokens=locality_tokens,
         seed=seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.cli.eval_show import progress_bar
+from corrigenda.cli.expanding import Sources
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.protocol import Name
 
@@ -37,6 +39,7 @@ class Settings:
         judge: Name of the model that judges answers, if any.
         task_limit: Questions of each other task.
         threshold: Of the scope classifier.
+        expansion: What is added with each edit, for strategies.
         locality_tokens: Tokens of an answer that is compared with an earlier one.
     """
 
@@ -56,6 +59,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     task_limit: int | None = 200
     threshold: float | None = None
+    expansion: Sources = field(default_factory=Sources)
     locality_tokens: int = 8
     seed: int = 0
 
@@ -118,8 +122,10 @@ class Evaluation:
             self.lm,
             unedited,
             threshold=self.settings.threshold,
+            expansion=self.settings.expansion,
             context=context,
             seed=self.settings.seed,
+            keep=None if out is None else _kept(out, fresh),
         )
         with opened as method:
             settings = {**options, **method.settings}
@@ -253,3 +259,11 @@ class Evaluation:
 
     def _count(self, text: str) -> int:
         return len(self.lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _kept(out: Path, fresh: bool) -> Path:
+    """Return the folder next to ``out`` for what editors of weights find on the way; emptied for a fresh run."""
+    folder = out.with_name(f"{out.stem}.edits")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder

@@ -20,7 +20,7 @@ _FAST = frozenset({"max_new_tokens", "stop"})
 def bare_answers(lm: LanguageModel, requests: Sequence[Chat]) -> list[str]:
     """Answer ``requests``; those with equal options, and texts that begin alike, go together.
 
-    The examples that stand before a question are most of its tokens. Where many questions share them, they are run once.
+    The examples that stand before a question are most of its tokens. Where many questions share them, they run once.
     """
     groups: dict[tuple[str, str], list[int]] = {}
     for place, request in enumerate(requests):

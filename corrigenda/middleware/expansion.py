@@ -102,7 +102,7 @@ def expand(
             new,
             relation,
             tuple(name for name in new.aliases if name not in old.aliases),
-            tuple([*(inverse if "inverse" in kinds else ()), *further]),
+            (*(inverse if "inverse" in kinds else ()), *further),
         )
         for old, new, relation, inverse, further in zip(edits, named, found, backwards, onwards, strict=True)
     ]

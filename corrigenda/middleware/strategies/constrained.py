@@ -1,4 +1,4 @@
-"""Constrained answers: a reply that is made to begin with what is known, and goes on from there in the model's words."""
+"""Constrained answers: a reply made to begin with what is known, which goes on from there in the model's words."""
 
 from __future__ import annotations
 

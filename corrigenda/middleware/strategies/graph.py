@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corrigenda.chat import Chat, Trace
+from corrigenda.edit import fold
 from corrigenda.memory.scope import Candidate, Consideration
 from corrigenda.memory.segments import segments
 from corrigenda.memory.texts import infer_subject
@@ -94,6 +95,20 @@ class Walk:
         """Id of the edit that the last step went along, if it did."""
         return self.hops[-1].edit.edit.id if self.hops and self.hops[-1].edit is not None else None
 
+    @property
+    def edit_ahead(self) -> Candidate | None:
+        """The edit that answers the next step.
+
+        Whether it is called direct does not matter: the step is one. What the walk itself has named must be the edit's
+        own name, or a firm called BBC would take the edits of BBC Radio for its own.
+        """
+        if self.ahead is None:
+            return None
+        named = fold(self.text[self.name[0] : self.name[1]])
+        return next(
+            (item for item in self.ahead.in_scope if not self.hops or named in map(fold, item.edit.names)), None
+        )
+
     def step(self) -> Step:
         """Return what has to be known next."""
         if len(self.hops) < MAX_HOPS - 1:
@@ -133,7 +148,7 @@ def stroll(walks: Sequence[Walk], namespace: str, relations: Relations) -> Gener
     while going := [walk for walk in walks if not walk.over]:
         steps = [walk.step() for walk in going]
         yield from look_ahead(going, namespace)
-        edits = [hops.answering(walk.ahead) for walk in going]
+        edits = [walk.edit_ahead for walk in going]
         unknown = [place for place, edit in enumerate(edits) if edit is None]
         questions = [hops.Question(steps[place].asked, steps[place].name, going[place].along) for place in unknown]
         said = dict(zip(unknown, (yield from hops.found_out(questions, relations)), strict=True))

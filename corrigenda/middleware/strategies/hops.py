@@ -1,7 +1,7 @@
 """Hops: what is known of one thing in one respect, by the edits first, then by a source, then by the bare model.
 
-A small model knows that Osaka is in Japan, but says so only when it is shown what kind of answer is wanted. The relation
-that a question means is looked up, and its examples stand before the question:
+A small model knows that Osaka is in Japan, but says so only when it is shown what kind of answer is wanted. So the
+relation that a question means is looked up, and its examples stand before the question:
 
     Question: In which country is Lyon?
     Answer: France
@@ -102,11 +102,6 @@ class AskIfPossible:
     def fulfil(self, means: Means, /) -> list[str]:
         """Return one text per request."""
         return [""] * len(self.requests) if means.ask is None else means.ask(self.requests)
-
-
-def answering(considered: Consideration | None) -> Candidate | None:
-    """Return the edit that answers a question of one step; whether it is called direct does not matter then."""
-    return considered.in_scope[0] if considered is not None and considered.in_scope else None
 
 
 def judged(questions: Sequence[str], namespace: str) -> Generator[Need, Any, list[Consideration]]:

@@ -21,8 +21,8 @@ _OPEN_END = re.compile(
 )
 """The end of a sentence that lacks what it is about to say."""
 _LEAD = re.compile(
-    r"(?:please\s+)?(?:(?:what|which|who|where)(?:\s+\w+){0,2}?\s+(?:is|was|are|were|serves as|acts as)|what['’]s|who['’]s|"
-    r"tell me|name|give|the)",
+    r"(?:please\s+)?(?:(?:what|which|who|where)(?:\s+\w+){0,2}?\s+(?:is|was|are|were|serves as|acts as)"
+    r"|what['’]s|who['’]s|tell me|name|give|the)",
     re.IGNORECASE,
 )
 """What may stand before the outermost phrase."""
