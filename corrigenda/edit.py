@@ -83,6 +83,8 @@ class Edit:
         author, source: On whose word; free text.
         tags: Free labels.
         validity: When the edit holds.
+        parent: Id of the edit that this one follows from: its inverse, a consequence of it. A derived edit is live
+            only as long as its parent is.
         namespace: Edits of one namespace are never seen from another.
 
     Raises:
@@ -103,6 +105,7 @@ class Edit:
     tags: tuple[str, ...] = ()
     validity: Validity = field(default=ALWAYS)
     namespace: str = "default"
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         for name, limit in _REQUIRED.items():
@@ -124,6 +127,7 @@ class Edit:
     def id(self) -> EditId:
         """Content hash over what is claimed: namespace, prompt, target, subject, relation, validity.
 
+        What a derived edit follows from is part of it: said by itself, the same claim is another edit, which stays.
         Who said so, tags, aliases and paraphrases describe the claim; they do not make another claim of it.
         """
         start, end = self.validity.start, self.validity.end
@@ -136,6 +140,8 @@ class Edit:
             start and start.isoformat(),
             end and end.isoformat(),
         ]
+        if self.parent is not None:
+            claim.append(self.parent)
         text = json.dumps(claim, ensure_ascii=False, separators=(",", ":"))
         return EditId("e" + hashlib.sha256(text.encode()).hexdigest()[:20])
 
@@ -245,6 +251,7 @@ _OPTIONAL = {
     "old_answer": MAX_TARGET,
     "author": 1_000,
     "source": 4_000,
+    "parent": 64,
 }
 _LISTS = {"aliases": MAX_PROMPT, "target_aliases": MAX_TARGET, "paraphrases": MAX_PROMPT, "tags": 200}
 

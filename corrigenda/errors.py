@@ -22,8 +22,14 @@
     ├── EditorError
     │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
     │   ├── MissingStatistics (LookupError) no second moments for this model and layer
+    │   ├── MissingTraining (LookupError)   networks of an editor that was not trained for this model
     │   ├── UnstableUpdate (ArithmeticError) NaN, infinity or an exploding update; nothing was written
     │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
+    ├── ConsolidationError
+    │   ├── ModelLocked (TimeoutError)      another job works on this model
+    │   ├── PlanOutdated (ValueError)       the plan was made for another model, edition or memory than there is now
+    │   ├── GateClosed (RuntimeError)       the gate let nothing through; nothing was promoted
+    │   └── ServerRefused (ConnectionError) a model server did not take, or let go of, an adapter
     ├── SubjectNotFound (LookupError)       the subject does not occur in the prompt
     ├── DatasetError (ValueError)           names file, record and field
     ├── EvaluationError (RuntimeError)      an evaluation cannot go on or be trusted: an undo that left traces, ...
@@ -152,12 +158,40 @@ class MissingStatistics(EditorError, LookupError):
     """No second moments of keys for this model and layer."""
 
 
+class MissingTraining(EditorError, LookupError):
+    """An editor that has to be trained was not trained for this model."""
+
+
 class UnstableUpdate(EditorError, ArithmeticError):
     """An update that is not finite, or so large that it would wreck the model; nothing was written."""
 
 
 class NotRevertible(EditorError, ValueError):
     """The weights are not those that the update left behind, so putting back the originals would lose other changes."""
+
+
+class ConsolidationError(CorrigendaError):
+    """Printing edits into an edition of a model could not go on; the edition in force is as before."""
+
+
+class ModelLocked(ConsolidationError, TimeoutError):
+    """Another job works on this model; only one may."""
+
+    __str__ = CorrigendaError.__str__
+
+
+class PlanOutdated(ConsolidationError, ValueError):
+    """The plan was made for another model, edition or memory than there is now."""
+
+
+class GateClosed(ConsolidationError, RuntimeError):
+    """The gate let nothing through: there is nothing to promote."""
+
+
+class ServerRefused(ConsolidationError, ConnectionError):
+    """A model server did not take, or let go of, an adapter, or cannot be reached."""
+
+    __str__ = CorrigendaError.__str__
 
 
 class SubjectNotFound(CorrigendaError, LookupError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
+from corrigenda.cli import expanding
 from corrigenda.cli.common import (
     DEFAULT_MEMORY,
     AsJson,
@@ -21,6 +22,10 @@ from corrigenda.cli.common import (
 )
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
+
+if TYPE_CHECKING:
+    from corrigenda.memory.memory import Memory
+    from corrigenda.middleware.expansion import Expansion
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -60,6 +65,13 @@ def add(
         Conflict,
         typer.Option("--on-conflict", help="What to do about an edit of the same subject and relation."),
     ] = "supersede",
+    expand: Annotated[bool, typer.Option("--expand", help="Add what follows from it, too: see 'edit expand'.")] = False,
+    review: expanding.Review = False,
+    alias_table: expanding.Aliases = None,
+    facts: expanding.Facts = None,
+    ask_model: expanding.AskModel = None,
+    many_valued: expanding.ManyValued = None,
+    relations: expanding.RelationFile = None,
     namespace: Namespace = "default",
     memory: MemoryPath = DEFAULT_MEMORY,
     as_json: AsJson = False,
@@ -85,9 +97,51 @@ def add(
     )
     with open_memory(memory) as store:
         stored = store.add(edit, on_conflict=on_conflict)
-        _report("added", stored, store.version, as_json)
+        if not expand or not as_json:
+            _report("added", stored, store.version, as_json)
+        if expand:
+            knowledge = expanding.knowledge_from(alias_table, facts, ask_model, quiet=as_json)
+            found = expanding.propose(stored, store, knowledge, many_valued, relations)
+            _expanded("added", stored, store, found, review, as_json)
     if stored.subject is None and not as_json:
         err_console().print("[yellow]note:[/] without --subject the scope classifier has less to go by")
+
+
+@app.command()
+def expand(
+    edit_id: EditIdArgument,
+    review: expanding.Review = False,
+    alias_table: expanding.Aliases = None,
+    facts: expanding.Facts = None,
+    ask_model: expanding.AskModel = None,
+    many_valued: expanding.ManyValued = None,
+    relations: expanding.RelationFile = None,
+    memory: MemoryPath = DEFAULT_MEMORY,
+    as_json: AsJson = False,
+) -> None:
+    """Add what follows from a live edit: other names of its subject, its inverse, consequences one step on."""
+    with open_memory(memory) as store:
+        edit = store.get(edit_id)
+        knowledge = expanding.knowledge_from(alias_table, facts, ask_model, quiet=as_json)
+        found = expanding.propose(edit, store, knowledge, many_valued, relations)
+        _expanded("expanded", edit, store, found, review, as_json)
+
+
+def _expanded(done: str, edit: Edit, store: Memory, found: Expansion, review: bool, as_json: bool) -> None:
+    """Add what follows from ``edit``, after asking if that is wanted, and say so."""
+    from corrigenda.middleware.expansion import adopt
+
+    proposed = expanding.rows_of(found)
+    if review and as_json:
+        print_json({"done": done, "version": store.version, "edit": _row(edit), "proposed": proposed})
+        return
+    chosen = expanding.reviewed(found) if review else found
+    derived = adopt(store, [chosen])
+    if as_json:
+        added = {"aliases": list(chosen.aliases), "derived": [_row(item) for item in derived]}
+        print_json({"done": done, "version": store.version, "edit": _row(store.get(edit.id)), "expansion": added})
+    else:
+        expanding.show(chosen, derived)
 
 
 @app.command()

@@ -7,7 +7,25 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serve, stats, trace
+from corrigenda.cli import (
+    ask,
+    bench,
+    bench_many,
+    consolidate,
+    demo,
+    edit,
+    export,
+    memory,
+    mend,
+    models,
+    neurons,
+    scope,
+    serac,
+    serve,
+    stats,
+    sweep,
+    trace,
+)
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -23,6 +41,7 @@ app.command("explain")(ask.explain)
 app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models", help="Language models: list, check, pull.")
 app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
+app.add_typer(serac.app, name="serac", help="SERAC's counterfactual model: train.")
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.command("serve")(serve.serve)
 app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")
@@ -31,8 +50,14 @@ app.add_typer(memory.app, name="memory", help="Look after a memory: check, resto
 bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
+app.add_typer(consolidate.app, name="consolidate", help="Print proven edits into the weights, and take them out.")
+app.add_typer(mend.group("mend"), name="mend", help="MEND: train its networks.")
+app.add_typer(mend.group("ke"), name="ke", help="KE: train its networks.")
+app.command("neurons")(neurons.neurons)
+app.command("detect")(neurons.detect)
 app.command("export")(export.export)
 app.command("trace")(trace.trace)
+app.command("sweep")(sweep.sweep)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,11 +15,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from corrigenda.errors import CorrigendaError
-from corrigenda.eval.editable import Answers, Nothing, Undo
+from corrigenda.eval.editable import Answers, Distributions, NextToken, Nothing, Undo, Writes
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 Key: TypeAlias = str
 VERSION = 1
 """Raise when the way answers are made changes: older files are then left aside."""
+
+
+@dataclass
+class _Wanted:
+    """What would be asked: (prompt, limit), (prompt, target), and tokens by prompt."""
+
+    texts: dict[tuple[str, int], None] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], None] = field(default_factory=dict)
+    nexts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Cached:
@@ -52,7 +62,9 @@ class Cached:
         self.new_texts: list[str] = []
         self._answers: dict[Key, str] = {}
         self._scores: dict[Key, tuple[list[float], list[bool]]] = {}
-        self._wanted: tuple[dict[tuple[str, int], None], dict[tuple[str, str], None]] | None = None
+        self._next: dict[Key, NextToken] = {}
+        self._written: dict[Key, list[str]] = {}
+        self._wanted: _Wanted | None = None
         if path is not None:
             self._read(path)
 
@@ -70,7 +82,7 @@ class Cached:
         keys = [_key(prompt, max_new_tokens) for prompt in prompts]
         if self._wanted is not None:
             wanted = ((prompt, key) for prompt, key in zip(prompts, keys, strict=True) if key not in self._answers)
-            self._wanted[0].update({(prompt, max_new_tokens): None for prompt, _ in wanted})
+            self._wanted.texts.update({(prompt, max_new_tokens): None for prompt, _ in wanted})
             return [self._answers.get(key, "") for key in keys]
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
         self._count(len(keys), len(missing))
@@ -89,7 +101,7 @@ class Cached:
         pairs = list(zip(prompts, targets, strict=True))
         keys = [_key(*pair) for pair in pairs]
         if self._wanted is not None:
-            self._wanted[1].update(
+            self._wanted.pairs.update(
                 {pair: None for pair, key in zip(pairs, keys, strict=True) if key not in self._scores}
             )
             return [TargetScore((-100.0,), (False,)) for _ in pairs]
@@ -106,26 +118,66 @@ class Cached:
             self._append({"key": key, "log_probs": row[0], "matches": row[1]} for key, row in new.items())
         return [TargetScore(tuple(self._scores[key][0]), tuple(self._scores[key][1])) for key in keys]
 
+    def next_tokens(self, prompts: Sequence[str], among: Sequence[Sequence[int]] | None = None) -> list[NextToken]:
+        """Return the distribution after each prompt; kept in memory only, and by the tokens asked for.
+
+        Raises:
+            CorrigendaError: The model gives no distributions.
+        """
+        if not isinstance(self.base, Distributions):
+            raise CorrigendaError("the method gives no distributions")
+        wanted = [tuple(ids) for ids in among] if among is not None else [()] * len(prompts)
+        found = [self._known(prompt, ids) for prompt, ids in zip(prompts, wanted, strict=True)]
+        missing = [place for place, item in enumerate(found) if item is None]
+        if self._wanted is not None:
+            self._wanted.nexts.update({prompts[place]: wanted[place] for place in missing})
+            return [item or NextToken(ids, (-100.0,) * len(ids), -1) for item, ids in zip(found, wanted, strict=True)]
+        self._count(len(prompts), len(missing))
+        if missing:
+            ids = [wanted[place] for place in missing] if among is not None else None
+            for place, item in zip(missing, self.base.next_tokens([prompts[p] for p in missing], ids), strict=True):
+                self._next[_key(prompts[place], *wanted[place])] = found[place] = item
+        return [item for item in found if item is not None]
+
+    def _known(self, prompt: str, ids: tuple[int, ...]) -> NextToken | None:
+        item = self._next.get(_key(prompt, *ids)) or self._next.get(_key(prompt))
+        return item if item is not None and ids in ((), item.ids) else None
+
+    def write(self, prompts: Sequence[str], *, tokens: int, seed: int) -> list[str]:
+        """Continue each prompt by ``tokens`` tokens; what was written once is remembered, in memory only.
+
+        Raises:
+            CorrigendaError: The model writes no long texts.
+        """
+        if not isinstance(self.base, Writes):
+            raise CorrigendaError("the method writes no long texts")
+        key = _key(*prompts, tokens, seed)
+        if key not in self._written:
+            self._written[key] = self.base.write(prompts, tokens=tokens, seed=seed)
+        return self._written[key]
+
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Note what is asked inside instead of answering it; ask all of it at once at the end.
 
         Callers inside get placeholders, so what they conclude from answers must be thrown away.
         """
-        self._wanted = ({}, {})
+        noted = self._wanted = _Wanted()
         try:
             yield
         finally:
-            (texts, pairs), self._wanted = self._wanted, None
+            self._wanted = None
         by_limit: dict[int, list[str]] = {}
-        for prompt, limit in texts:
+        for prompt, limit in noted.texts:
             by_limit.setdefault(limit, []).append(prompt)
         # What the model refuses in a batch it will refuse again when it is asked in earnest, prompt by prompt.
         with suppress(CorrigendaError):
             for limit, prompts in by_limit.items():
                 self.generate(prompts, max_new_tokens=limit)
-            if pairs:
-                self.score([prompt for prompt, _ in pairs], [target for _, target in pairs])
+            if noted.pairs:
+                self.score([prompt for prompt, _ in noted.pairs], [target for _, target in noted.pairs])
+            if noted.nexts:
+                self.next_tokens(list(noted.nexts), list(noted.nexts.values()) if any(noted.nexts.values()) else None)
 
     def _count(self, asked: int, missing: int) -> None:
         self.misses += missing

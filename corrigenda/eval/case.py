@@ -10,11 +10,13 @@ role               passes when
 ``portability``    a consequence of the edit gets its (new) answer: alias, reversed, one hop
 ``multi_hop``      a question over several facts, edited ones among them, gets its new answer
 ``locality``       a prompt outside the editing scope gets the same answer as before the edit
+``retraction``     a prompt of an edit that was taken back gets the same answer as before the edit
 =================  ==============================================================================
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -24,10 +26,12 @@ from typing import Literal, TypeAlias
 
 from corrigenda.edit import Edit, fold
 
-Role: TypeAlias = Literal["reliability", "generalization", "portability", "multi_hop", "locality"]
+Role: TypeAlias = Literal["reliability", "generalization", "portability", "multi_hop", "locality", "retraction"]
 ANSWER_ROLES: tuple[Role, ...] = ("reliability", "generalization", "portability", "multi_hop")
 """Roles whose probes ask for one of the expected answers."""
-ROLES: tuple[Role, ...] = (*ANSWER_ROLES, "locality")
+UNCHANGED_ROLES: tuple[Role, ...] = ("locality", "retraction")
+"""Roles whose probes ask for the answer from before."""
+ROLES: tuple[Role, ...] = (*ANSWER_ROLES, *UNCHANGED_ROLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,15 @@ class Probe:
             the rest are other spellings. For ``locality``: what is true, for readers; the score does not
             look at it.
         kind: A finer label within the role ("paraphrase", "Subject_Aliasing").
+        rival: The answer that the first accepted one competes with in ROME's *success* columns: the old answer where
+            the new one is wanted, the new one where the old one is to stay. Without it the probe has no such column.
     """
 
     role: Role
     prompt: str
     answers: tuple[str, ...]
     kind: str
+    rival: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,15 @@ class Case:
         id: Unique within its dataset.
         edits: At least one. They hold nothing that a generalization probe asks: no paraphrases.
         probes: At least one of role ``reliability``.
+        writing: Beginnings of texts about the edit's subject, for fluency and consistency.
+        references: True texts about others of whom the edit's target is true, for consistency.
     """
 
     id: str
     edits: tuple[Edit, ...]
     probes: tuple[Probe, ...]
+    writing: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def relation(self) -> str | None:
@@ -78,6 +89,18 @@ def sample(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
     """
     order = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}/{case.id}".encode()).digest())
     return order if limit is None else order[:limit]
+
+
+def distracted(case: Case, count: int) -> Case:
+    """Return ``case`` with its first ``count`` neighbours asked once more, the edit's statement in front.
+
+    A model that repeats what it has just read says the edit's target there (Hoelscher-Obermaier et al. 2023; "distract
+    neighbourhood" in Yao et al. 2023, §5).
+    """
+    near = [probe for probe in case.probes if probe.role == "locality"][:count]
+    statement = case.edits[0].statement
+    more = tuple(dataclasses.replace(probe, prompt=f"{statement} {probe.prompt}", kind="distracted") for probe in near)
+    return dataclasses.replace(case, probes=case.probes + more)
 
 
 def edit_set_hash(cases: Iterable[Case]) -> str:

@@ -1,6 +1,7 @@
 """The journal of an evaluation: one line a case, appended as soon as the case is scored, so that a kill loses little.
 
-The first line holds the settings of the run; the last, once the run is through, says so. A run whose journal is
+The first line holds the settings of the run; the last, once the run is through, says so. Lines with ``note`` hold what
+belongs to no case: checkpoints of a sequence, other tasks. A run whose journal is
 unfinished and has the same settings goes on where it stopped. Rows also hold prompts and answers: the journal is where
 to look at failures.
 """
@@ -27,10 +28,12 @@ class Journal:
     Attributes:
         path: The file; ``None`` keeps the rows in memory only.
         rows: The cases scored so far, earlier sessions included, in the order in which they were written.
+        notes: What belongs to no case, in the same order.
     """
 
     path: Path | None = None
     rows: list[Row] = field(default_factory=list)
+    notes: list[Row] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> Journal:
@@ -50,7 +53,7 @@ class Journal:
                 rows, size = kept
                 with path.open("r+b") as file:
                     file.truncate(size)
-                return cls(path, rows)
+                return cls(path, *_parted(rows))
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, "w", text + "\n")
         except OSError as error:
@@ -67,6 +70,12 @@ class Journal:
         if self.path is not None and new:
             _write(self.path, "a", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new))
 
+    def note(self, row: Row) -> None:
+        """Add something that belongs to no case; ``row["note"]`` says what. It is on disk when this returns."""
+        self.notes.append(row)
+        if self.path is not None:
+            _write(self.path, "a", json.dumps(row, ensure_ascii=False) + "\n")
+
     def finish(self) -> None:
         """Note that every case has been scored."""
         if self.path is not None:
@@ -79,7 +88,12 @@ def journal_path(out: Path) -> Path:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a journal, finished or not.
+    """Return the rows of a journal, finished or not; raises as :func:`read`."""
+    return read(path).rows
+
+
+def read(path: Path) -> Journal:
+    """Return rows and notes of a journal, finished or not, without opening it for more.
 
     Raises:
         EvaluationError: No such file, or not a journal.
@@ -93,7 +107,16 @@ def read_rows(path: Path) -> list[Row]:
         ) from error
     if header is None:
         raise _no_journal(path)
-    return rows
+    return Journal(None, *_parted(rows))
+
+
+def _parted(lines: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Split lines into rows and notes."""
+    rows: list[Row] = []
+    notes: list[Row] = []
+    for line in lines:
+        (notes if "note" in line else rows).append(line)
+    return rows, notes
 
 
 def _unfinished(path: Path, settings: Mapping[str, Any]) -> tuple[list[Row], int] | None:

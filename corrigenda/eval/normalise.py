@@ -6,6 +6,10 @@ of the first sentence). Then:
 **Right**: the normalised answer begins with one of the accepted answers, normalised, and a word ends there.
 "The city of Rome" does not match "Rome"; "Rome, Italy" does; "Romeo" does not.
 
+**Right in a conversation**: the same, but the accepted answer may stand anywhere in the answer, as whole words: a model
+that is asked a question answers in a sentence ("The capital of France is Lyon."). This is more lenient: an answer that
+mentions the target to deny it counts as right.
+
 **Unchanged**: the normalised answers before and after the edit are equal, over their whole length.
 
 **Normalised**: Unicode form NFKC, case-folded, white space collapsed; leading quotes, punctuation and one run of
@@ -42,6 +46,14 @@ def matches(answer: str, accepted: Iterable[str]) -> bool:
     """
     given = normalise(answer)
     return any(_begins(given, normalise(wanted)) for wanted in accepted)
+
+
+def mentions(answer: str, accepted: Iterable[str]) -> bool:
+    """Tell whether ``answer`` holds one of the ``accepted`` answers anywhere, as whole words."""
+    given = normalise(answer)
+    starts = [0, *(place for place in range(1, len(given)) if not given[place - 1].isalnum())]
+    wanted = [normalise(text) for text in accepted]
+    return any(_begins(given[start:], text) for start in starts for text in wanted)
 
 
 def unchanged(before: str, after: str) -> bool:

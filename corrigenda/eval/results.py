@@ -3,41 +3,131 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.case import Case, edit_set_hash
 from corrigenda.eval.datasets import Dataset
 from corrigenda.eval.journal import Row
-from corrigenda.eval.metrics import metrics, metrics_by_kind
+from corrigenda.eval.meter import Meter
+from corrigenda.eval.metrics import METRICS, Score, metrics, metrics_by_kind, rounded
 from corrigenda.eval.schema import problems, results_schema
 from corrigenda.eval.scoring import scores_of
 
 Results: TypeAlias = dict[str, Any]
 KIND = "corrigenda.eval.results/1"
+MAIN = frozenset({"reliability", "generalization", "portability", "multi_hop", "locality", "retraction"})
+"""The metrics of curves and heat maps."""
+
+__all__ = [
+    "KIND",
+    "MAIN",
+    "Meter",
+    "Results",
+    "by_relation",
+    "commit",
+    "cost_of",
+    "count_answers",
+    "count_cases",
+    "describe_data",
+    "describe_edits",
+    "load",
+    "retention",
+    "save",
+    "summarise",
+    "versions",
+]
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the parts of a results file that follow from the journal: ``metrics``, ``by_kind``, ``unscored``."""
+def summarise(rows: Sequence[Row], notes: Sequence[Row] = (), order: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the parts of a results file that follow from the journal.
+
+    Args:
+        rows: One a case.
+        notes: Checkpoints and tasks.
+        order: Ids of the cases in the order of their edits, for a sequence; it is only looked at where there are
+            checkpoints.
+    """
     scores = [scores_of(row) for row in rows]
     # "SubjectNotFound: …", "in the scope of another case: 17": the details are in the journal.
     reasons = Counter(score.reason.partition(":")[0] for case in scores for score in case if score.value is None)
-    return {
+    parts: dict[str, Any] = {
         "metrics": {name: metric.to_dict() for name, metric in metrics(scores).items()},
         "by_kind": {
             name: {kind: metric.to_dict() for kind, metric in table.items()}
             for name, table in metrics_by_kind(scores).items()
         },
+        "by_relation": by_relation(rows, scores),
         "unscored": dict(reasons.most_common()),
+    }
+    if points := retention(rows, notes, order):
+        parts["retention"] = points
+    tasks = {
+        note["name"]: {k: v for k, v in note.items() if k not in ("note", "name")} for note in _kind(notes, "task")
+    }
+    return parts | ({"tasks": tasks} if tasks else {})
+
+
+def by_relation(rows: Sequence[Row], scores: Sequence[list[Score]]) -> dict[str, Any]:
+    """Return value and n of the :data:`MAIN` metrics by relation, where the data set names relations."""
+    grouped: dict[str, list[list[Score]]] = {}
+    for row, case in zip(rows, scores, strict=True):
+        if row.get("relation"):
+            grouped.setdefault(row["relation"], []).append(case)
+    return {
+        name: {
+            metric: {"value": rounded(found.value), "n": found.n}
+            for metric, found in metrics(grouped[name], interval=False).items()
+            if metric in MAIN
+        }
+        for name in sorted(grouped)
+    }
+
+
+def retention(rows: Sequence[Row], notes: Sequence[Row], order: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the points of the retention curve: the checkpoints, and the end; empty without checkpoints."""
+    points = [
+        {"after": note["after"], "cases": note["cases"], "metrics": note["metrics"]}
+        for note in sorted(_kind(notes, "checkpoint"), key=lambda note: int(note["after"]))
+    ]
+    if not points:
+        return []
+    lasting = [scores_of(row) for row in rows if not row.get("withdrawn")]
+    found = {name: metric.to_dict() for name, metric in metrics(lasting).items() if name in MAIN}
+    return [*points, {"after": len(order) or len(rows), "cases": len(lasting), "metrics": found}]
+
+
+def _kind(notes: Sequence[Row], kind: str) -> list[Row]:
+    return [note for note in notes if note["note"] == kind]
+
+
+def count_cases(rows: Sequence[Row], resumed: int) -> dict[str, int]:
+    """Return the ``cases`` part."""
+    return {
+        "total": len(rows),
+        "failed": sum("failure" in row for row in rows),
+        "withdrawn": sum("withdrawn" in row for row in rows),
+        "resumed": resumed,
+    }
+
+
+def cost_of(rows: Sequence[Row], count: Callable[[str], int]) -> dict[str, Any]:
+    """Return what follows from the rows of the ``cost`` part, ``count`` telling the tokens of a text."""
+    edited = [row["edit_seconds"] for row in rows if "edit_seconds" in row]
+    return {
+        "scoring_seconds": round(sum(row["seconds"] for row in rows), 3),
+        "edit_seconds": rounded(fmean(edited)) if edited else None,
+        "generated_tokens": count_answers(rows, count),
     }
 
 
@@ -93,18 +183,6 @@ def commit() -> str | None:
     return None
 
 
-def peak_memory_mb() -> float | None:
-    """Return the largest resident set of this process so far, in 10⁶ bytes; ``None`` where it cannot be read."""
-    if sys.platform == "win32":
-        import psutil
-
-        return float(psutil.Process().memory_info().peak_wset / 1e6)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 def save(results: Mapping[str, Any], path: Path) -> None:
     """Check ``results`` against the schema and write them to ``path``: whole, or not at all.
 
@@ -143,8 +221,20 @@ def load(path: Path) -> Results:
     return found
 
 
+def _out_of_range(results: Any) -> list[str]:
+    """Return the metrics whose value no score of theirs can have: what a schema cannot say."""
+    found = []
+    for name, metric in results["metrics"].items():
+        meant, value = METRICS.get(name), metric["value"]
+        if meant is not None and value is not None:
+            most = math.inf if meant.most is None else meant.most
+            if not meant.least <= value <= most:
+                found.append(f"$.metrics.{name}.value: {value} is not within {meant.least:g} and {most:g}")
+    return found
+
+
 def _check(results: object, path: Path) -> None:
-    if found := problems(results, results_schema()):
+    if found := problems(results, results_schema()) or _out_of_range(results):
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise EvaluationError(
             f"{path} is not a results file of this version: {found[0]}{more}",

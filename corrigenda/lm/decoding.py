@@ -70,7 +70,7 @@ def forward(
     keep: int,
 ) -> torch.Tensor:
     """Run a decoder and return the logits of the last ``keep`` positions: (rows, keep, vocabulary)."""
-    names = _parameters(type(lm.model).forward)
+    names = parameters(type(lm.model).forward)
     extra: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
     if "position_ids" in names:
         extra["position_ids"] = position_ids
@@ -81,7 +81,8 @@ def forward(
 
 
 @lru_cache(maxsize=64)
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+def parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters of ``function``: architectures differ in what they take."""
     return frozenset(inspect.signature(function).parameters)
 
 

@@ -9,7 +9,7 @@ made to the weights before the block is seen. Hooks run as ever. Results differ 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,17 +25,23 @@ MAX_WEIGHTS = 500_000_000
 
 
 @contextmanager
-def packed(model: Any) -> Iterator[None]:
+def packed(model: Any, parts: Iterable[Any] | None = None, *, gradients: bool = False) -> Iterator[None]:
     """Run the linear layers of ``model`` from copies laid out for this processor, where that is faster.
 
     Without effect on other processors, devices and number formats, on large models, and inside itself. Other threads
     that use the model meanwhile run it as it is. Do not change weights inside the block.
+
+    Args:
+        model: The model.
+        parts: Modules of it whose linear layers are meant; all by default.
+        gradients: Whether gradients shall pass through to what goes in (not to weights, which get none inside the
+            block). Takes a second copy of each weight.
     """
     changed = []
     try:
         if _processor_gains() and sum(weight.numel() for weight in model.parameters()) <= MAX_WEIGHTS:
-            for module in model.modules():
-                if (forward := _packed_forward(module)) is not None:
+            for module in (each for part in ([model] if parts is None else parts) for each in part.modules()):
+                if (forward := _packed_forward(module, gradients)) is not None:
                     module.forward = forward
                     changed.append(module)
         yield
@@ -44,7 +50,7 @@ def packed(model: Any) -> Iterator[None]:
             vars(module).pop("forward", None)
 
 
-def _packed_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _packed_forward(module: Any, gradients: bool) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Return a faster ``forward`` for a linear layer; ``None`` when there is none, or when it has been replaced."""
     if type(module) not in (torch.nn.Linear, Conv1D) or "forward" in vars(module):
         return None
@@ -55,6 +61,7 @@ def _packed_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | Non
         weight = weight.t().contiguous()  # (d_out, d_in)
     ops: Any = torch.ops.mkldnn
     laid_out = ops._reorder_linear_weight(weight, None)
+    backward = ops._reorder_linear_weight(weight.t().contiguous(), None) if gradients else None
     bias = None if bias is None else bias.detach()
 
     owner = threading.get_ident()
@@ -62,10 +69,30 @@ def _packed_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | Non
     def forward(states: torch.Tensor) -> torch.Tensor:
         if threading.get_ident() != owner:
             return type(module).forward(module, states)  # type: ignore[no-any-return]
+        if backward is not None and states.requires_grad and torch.is_grad_enabled():
+            return _Linear.apply(states, laid_out, backward, bias)  # type: ignore[no-any-return, no-untyped-call]
         result: torch.Tensor = ops._linear_pointwise(states, laid_out, bias, "none", [], "")
         return result
 
     return forward
+
+
+class _Linear(torch.autograd.Function):
+    """A linear layer whose gradient runs from a laid-out copy too; the weight itself gets none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, laid_out: torch.Tensor, backward: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.weight = backward
+        ops: Any = torch.ops.mkldnn
+        result: torch.Tensor = ops._linear_pointwise(states, laid_out, bias, "none", [], "")
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        ops: Any = torch.ops.mkldnn
+        return ops._linear_pointwise(gradient.contiguous(), ctx.weight, None, "none", [], ""), None, None, None
 
 
 @cache

@@ -147,6 +147,7 @@ class State:
         self.links: dict[EditId, set[EditId]] = {}
         self._namespaces: dict[str, dict[EditId, Edit]] = {}
         self._claims: dict[Key, dict[EditId, Edit]] = {}
+        self._derived: dict[str, dict[EditId, Edit]] = {}
 
     @classmethod
     def restore(
@@ -163,7 +164,10 @@ class State:
         return state
 
     def apply(self, event: Event) -> tuple[list[Edit], Edit | None]:
-        """Apply ``event``; return the edits that ceased to be live by it, and the one that became live."""
+        """Apply ``event``; return the edits that ceased to be live by it, and the one that became live.
+
+        Edits derived from one that was retracted or replaced go with it. Those of a consolidated one stay: it holds.
+        """
         edit = event.edit
         gone = {edit.id: None}
         if event.replaces is not None:
@@ -171,6 +175,10 @@ class State:
             if event.replaces != edit.id:
                 self.links.setdefault(event.replaces, set()).add(edit.id)
                 self.links.setdefault(edit.id, set()).add(event.replaces)
+        if event.kind != "consolidated":
+            for edit_id in tuple(gone):
+                if event.kind == "retracted" or edit_id != edit.id:
+                    gone.update(dict.fromkeys(self._descendants(edit_id)))
         removed = [self._remove(edit_id) for edit_id in gone if edit_id in self.live]
         self.known[edit.id] = edit
         self.seq, self.event = event.seq, event.id
@@ -191,6 +199,19 @@ class State:
         """Return the live edits that lay claim to ``key``, see :func:`claims`."""
         return self._claims.get(key, {})
 
+    def derived(self, edit_id: str) -> tuple[Edit, ...]:
+        """Return the live edits that were derived from ``edit_id`` directly, in the order in which they became live."""
+        return tuple(self._derived.get(edit_id, {}).values())
+
+    def _descendants(self, edit_id: str) -> list[EditId]:
+        found: list[EditId] = []
+        todo = [edit_id]
+        while todo:
+            children = [child for child in self._derived.get(todo.pop(), {}) if child not in found]
+            found += children
+            todo += children
+        return found
+
     def lineage(self, edit_id: EditId) -> set[EditId]:
         """Return ``edit_id`` and every edit before and after it, across amendments."""
         seen, todo = {edit_id}, [edit_id]
@@ -205,10 +226,17 @@ class State:
         self._namespaces.setdefault(edit.namespace, {})[edit.id] = edit
         for key in claims(edit):
             self._claims.setdefault(key, {})[edit.id] = edit
+        if edit.parent is not None:
+            self._derived.setdefault(edit.parent, {})[edit.id] = edit
 
     def _remove(self, edit_id: EditId) -> Edit:
         edit = self.live.pop(edit_id)
         del self._namespaces[edit.namespace][edit_id]
+        if edit.parent is not None:
+            siblings = self._derived[edit.parent]
+            del siblings[edit_id]
+            if not siblings:
+                del self._derived[edit.parent]
         for key in claims(edit):
             left = self._claims[key]
             del left[edit_id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit, EditId, Validity
-from corrigenda.errors import InvalidRequest, StoreNotWritable, about
+from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.feedback import Recalled, feedback_edit, namespace_of, recall
 from corrigenda.memory.ledger import Event, State, Store, replay
 from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.mentions import Mention, Names
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from corrigenda.memory.shared import SharedMemory
 
 Vectors = NDArray[np.float32]
+
+DERIVED = "derived/"
+"""How the marks of :meth:`Memory.keep_derived` begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,10 @@ class Memory:
             ids = self._replica.state.lineage(self.get(edit_id).id)
         return tuple(self._replica.store.read(about=ids))
 
+    def events(self, *, after: int = 0, until: int | None = None) -> tuple[Event, ...]:
+        """Return the events of all namespaces with ``after < seq <= until``, in order; to the end by default."""
+        return tuple(self._replica.store.read(after, until=until))
+
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
 
@@ -209,6 +217,31 @@ class Memory:
         """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
+
+    def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
+        """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those live now.
+
+        What somebody said outweighs what was concluded: those that contradict a live edit are left out. They cease to
+        be live when their parent is retracted or replaced.
+
+        Raises:
+            InvalidEdit: One without a parent.
+            UnknownEdit: A parent is not live; nothing was written.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        new = list(edits)
+        with self._replica.lock:
+            for edit in new:
+                if edit.parent is None:
+                    raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
+                self._replica.require_live(edit.parent)
+        plan = self._add(new, "refuse")
+        return [edit for edit in plan.edits if edit is not None]
+
+    def consequences(self, edit_id: str) -> tuple[Edit, ...]:
+        """Return the live edits that follow from the edit ``edit_id`` (in full), oldest first."""
+        with self._replica.lock:
+            return self._replica.state.derived(edit_id)
 
     def amend(
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
@@ -264,6 +297,40 @@ class Memory:
         with about(edit):
             self._replica.write(decide)
         return edit
+
+    # What users mean
+
+    def feedback(
+        self,
+        query: str,
+        clarification: str,
+        *,
+        argument: str | None = None,
+        namespace: str = "default",
+        author: str | None = None,
+    ) -> Edit:
+        """Remember what a user meant by ``query``; durable when this returns. Of equal queries the latest word counts.
+
+        Args:
+            query: What was asked. What stands in angle brackets is an argument, and may differ the next time.
+            clarification: What was meant: "when I ask for akin to, I want a synonym".
+            argument: Words of the query that are an argument, where no brackets mark it.
+            namespace: Whose feedback.
+            author: Who gave it.
+
+        Returns:
+            The feedback, as an edit of a namespace of its own; :meth:`retract` takes it back.
+
+        Raises:
+            InvalidEdit: See :func:`corrigenda.memory.feedback.feedback_edit`.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        return self.add(feedback_edit(query, clarification, argument=argument, namespace=namespace, author=author))
+
+    def recall(self, queries: Sequence[str], namespace: str = "default") -> list[Recalled | None]:
+        """Return for each of ``queries`` the feedback of ``namespace`` that fits it."""
+        known = self.live(namespace_of(namespace))
+        return [recall(query, known) for query in queries]
 
     # Finding in it
 
@@ -327,6 +394,24 @@ class Memory:
             for namespace, places in spaces.items():
                 rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
             return rows
+
+    # What others derive from the edits
+
+    def derived(self, mark: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what :meth:`keep_derived` kept of ``keys`` under ``mark``."""
+        return self._replica.store.vectors(mark, keys)
+
+    def keep_derived(self, mark: str, rows: Mapping[bytes, bytes]) -> None:
+        """Keep what was computed from edits, in the store and beside the ledger, unless this memory is read-only.
+
+        To lose it costs time, not facts. What is there under a key stays.
+
+        Args:
+            mark: Tells recipes apart; begins with :data:`DERIVED`.
+            rows: Key to bytes.
+        """
+        if not self.readonly:
+            self._replica.store.keep_vectors(mark, rows)
 
     # In and out
 

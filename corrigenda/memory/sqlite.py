@@ -152,7 +152,8 @@ class SQLiteStore:
 
     def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
         """Drop all vectors but ``keep`` of ``fingerprint``, give the space back, and return how many were dropped."""
-        rows = self._rows("SELECT fingerprint, text_hash FROM vectors", ())
+        # What was derived from edits at a higher price than encoding them is nobody's waste.
+        rows = self._rows("SELECT fingerprint, text_hash FROM vectors WHERE fingerprint NOT LIKE 'derived/%'", ())
         doomed = [row for row in rows if row[0] != fingerprint or row[1] not in keep]
         with self.exclusive(), translated(self.path):
             self._db.executemany("DELETE FROM vectors WHERE fingerprint = ? AND text_hash = ?", doomed)

@@ -15,7 +15,7 @@ from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
 from corrigenda.lm.tokens import check_length, pad, render, token_ids
-from corrigenda.middleware.strategies.base import Plan
+from corrigenda.middleware.strategies.base import Plan, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +93,7 @@ class Job:
         stop: What ends the answer.
         bare_line: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         chat: Whether the reply is a turn of a conversation.
+        answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
     """
 
     ids: tuple[int, ...]
@@ -101,6 +102,9 @@ class Job:
     stop: Stop
     bare_line: bool
     chat: bool
+    answer: str | None = None
+    worker: Worker | None = None
+    detail: Any = None
 
     @classmethod
     def of(cls, lm: LanguageModel, request: Chat, plan: Plan | None, stop: Stop | None) -> Job:
@@ -114,6 +118,10 @@ class Job:
             ids = token_ids(lm, render(lm, request))
             check_length(lm, ids)
             return cls(tuple(ids), (), "", own, False, not request.completion)
+        if plan.answer is not None:
+            return cls((), (), "", UNTIL_EOS, False, not request.completion, plan.answer)
+        if plan.worker is not None:
+            lm = plan.worker.model(lm)
         text = render(lm, plan.request)
         ids = token_ids(lm, text)
         forced = forced_tokens(lm, text, plan.prefix)
@@ -121,7 +129,12 @@ class Job:
             ids = [*ids, *forced]
         check_length(lm, ids)
         stop = own if plan.stop is None else both(own, plan.stop)
-        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion)
+        done = (plan.answer, plan.worker, plan.detail)
+        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion, *done)
+
+    def model(self, lm: LanguageModel) -> LanguageModel:
+        """Return the model that answers, where the caller's is ``lm``."""
+        return lm if self.worker is None else self.worker.model(lm)
 
     def finish(self, continuation: str) -> str:
         """Return the reply, given what the model said after the forced beginning."""
@@ -153,10 +166,9 @@ def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
 
 @torch.inference_mode()
 def answer(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
-    """Return the replies to ``jobs``, in order. Jobs with and without forced beginning never share a batch."""
-    replies = [""] * len(jobs)
-    for forced in (False, True):
-        places = [place for place, job in enumerate(jobs) if bool(job.forced) == forced]
+    """Return the replies to ``jobs``, in order. See :func:`alike` for which of them share a batch."""
+    replies = [job.answer or "" for job in jobs]
+    for places in alike(jobs):
         places.sort(key=lambda place: -len(jobs[place].ids))
         for start in range(0, len(places), BATCH_SIZE):
             batch = places[start : start + BATCH_SIZE]
@@ -165,12 +177,30 @@ def answer(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str
     return replies
 
 
+def alike(jobs: Sequence[Job]) -> list[list[int]]:
+    """Group the places of jobs that a model has to answer: one worker, and all or none with a forced beginning."""
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for place, job in enumerate(jobs):
+        if job.answer is None:
+            groups.setdefault((id(job.worker), bool(job.forced)), []).append(place)
+    return list(groups.values())
+
+
+@contextmanager
+def at_work(lm: LanguageModel, jobs: Sequence[Job], columns: int) -> Iterator[None]:
+    """Let the model answer ``jobs``, one batch whose prompts have ``columns`` columns, as planned inside the block."""
+    worker = jobs[0].worker
+    with nullcontext() if worker is None else worker.at_work(lm, [job.detail for job in jobs], columns):
+        yield
+
+
 def _batch(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
+    lm = jobs[0].model(lm)
     inputs, columns, passed = arguments(lm, jobs, options)
     if passed.get("max_new_tokens", 1) < 1:  # the forced beginning is as long as an answer may be
         said: list[list[int]] = [[] for _ in jobs]
     else:
-        with options.seeded():
+        with options.seeded(), at_work(lm, jobs, inputs["input_ids"].shape[1]):
             output = lm.model.generate(**inputs, **passed)
         said = getattr(output, "sequences", output)[:, columns:].tolist()
     return [finished(lm, job, row, options) for job, row in zip(jobs, said, strict=True)]

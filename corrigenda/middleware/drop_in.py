@@ -20,7 +20,7 @@ from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import UNTIL_EOS, end
 from corrigenda.lm.tokens import check_length
-from corrigenda.middleware.answering import Job, Options, arguments, forced_tokens, text_of
+from corrigenda.middleware.answering import Job, Options, alike, answer, arguments, at_work, forced_tokens, text_of
 from corrigenda.middleware.consult import Decision
 
 if TYPE_CHECKING:
@@ -125,13 +125,14 @@ def planned(lm: LanguageModel, row: Row, decision: Decision) -> Job:
     assert plan is not None
     changed = plan.request
     framed = row.after and not changed.completion and len(changed.messages) == 1
-    if not framed:
+    if plan.answer is not None or not framed or (plan.worker is not None and plan.worker.model(lm) is not lm):
         return Job.of(lm, decision.request, plan, UNTIL_EOS)
     own = token_ids_of_turn(lm, changed.query)
     forced = forced_tokens(lm, "", plan.prefix)
     ids = [*row.before, *own, *row.after, *([] if lm.is_encoder_decoder else forced)]
     check_length(lm, ids)
-    return Job(tuple(ids), tuple(forced), plan.prefix, plan.stop or UNTIL_EOS, plan.bare_line, chat=True)
+    stop = plan.stop or UNTIL_EOS
+    return Job(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, True, None, plan.worker, plan.detail)
 
 
 def token_ids_of_turn(lm: LanguageModel, text: str) -> list[int]:
@@ -165,11 +166,14 @@ def run(
     if free:
         answers |= _bare(lm, free, input_ids, attention_mask, options)
     jobs = {place: planned(lm, rows[place], decisions[place]) for place in touched}
+    foreign = [place for place in touched if jobs[place].answer is not None or jobs[place].model(lm) is not lm]
+    if foreign:
+        answers |= _retold(lm, foreign, [jobs[place] for place in foreign], input_ids, options)
     # A forced beginning changes the arguments of a call, so the jobs with one have a call of their own.
-    for forced in (False, True):
-        places = [place for place in touched if bool(jobs[place].forced) == forced]
-        if places:
-            answers |= _edited(lm, places, [jobs[place] for place in places], input_ids, options)
+    own = [place for place in touched if place not in foreign]
+    for group in alike([jobs[place] for place in own]):
+        places = [own[at] for at in group]
+        answers |= _edited(lm, places, [jobs[place] for place in places], input_ids, options)
     return _joined(lm, [row for place in range(len(rows)) for row in answers[place]], input_ids, options)
 
 
@@ -200,10 +204,28 @@ def _edited(
     if passed["max_new_tokens"] < 1:
         said: list[list[int]] = [[] for _ in jobs]
     else:
-        said = _sequences(lm.model.generate(**inputs, **passed))[:, columns:].tolist()
+        with at_work(lm, jobs, inputs["input_ids"].shape[1]):
+            said = _sequences(lm.model.generate(**inputs, **passed))[:, columns:].tolist()
     each = max(len(said) // len(jobs), 1)
     whole = [_ended(lm, jobs[place // each], row)[:longest] for place, row in enumerate(said)]
     return _grouped(places, whole)
+
+
+def _retold(
+    lm: LanguageModel, places: Sequence[int], jobs: Sequence[Job], input_ids: torch.Tensor, options: dict[str, Any]
+) -> dict[int, list[list[int]]]:
+    """Return answers that are known, or come from another model, in tokens of this one."""
+    longest = _longest(lm, options, input_ids.shape[1])
+    texts = answer(lm, jobs, Options.of({"max_new_tokens": longest}))
+    eos = [] if lm.tokenizer.eos_token_id is None else [lm.tokenizer.eos_token_id]
+    rows = [[*token_ids_of_turn(lm, text), *eos][:longest] for text in texts]
+    if (streamer := options.get("streamer")) is not None:
+        streamer.put(input_ids[places[0]][None].cpu())
+        for token in rows[0]:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+    each = options.get("num_return_sequences") or 1
+    return {place: [row] * each for place, row in zip(places, rows, strict=True)}
 
 
 def _longest(lm: LanguageModel, options: dict[str, Any], columns: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from corrigenda.lm.tokens import render, token_ids
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
+from corrigenda.middleware.expansion import Expansion, adopt
 from corrigenda.middleware.generate import EditedModel
 from corrigenda.middleware.strategies.base import Strategy
 
@@ -57,6 +58,7 @@ class EditableModel:
         lm: The model.
         strategy: See :class:`~corrigenda.middleware.generate.EditedModel`.
         encoder: Of the memory.
+        expanding: Proposes what follows from a batch of edits, which is added with them; nothing by default.
         scope_threshold: See :class:`~corrigenda.memory.scope.Scope`.
         batch_size: Most prompts of a forward pass.
         stop: What ends an answer.
@@ -69,6 +71,7 @@ class EditableModel:
         strategy: str | Strategy = "auto",
         encoder: Encoder | None = None,
         scope_threshold: float | None = None,
+        expanding: Callable[[Sequence[Edit]], list[Expansion]] | None = None,
         batch_size: int = 32,
         stop: Stop = NATURAL,
     ) -> None:
@@ -76,6 +79,7 @@ class EditableModel:
         self.memory = Memory.open(self._folder / "edits.db", encoder=encoder)
         scope = Scope(self.memory, threshold=scope_threshold)
         self.model = EditedModel(lm, self.memory, strategy=strategy, scope=scope)
+        self.expanding = expanding
         self.batch_size = batch_size
         self.stop = stop
 
@@ -87,6 +91,8 @@ class EditableModel:
         """
         before = self.memory.live()
         self.memory.add_many(edits)
+        if self.expanding is not None:
+            adopt(self.memory, self.expanding(edits))
         known, live = {edit.id for edit in before}, self.memory.live()
         alive = {edit.id for edit in live}
         return Retraction(

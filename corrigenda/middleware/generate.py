@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware import drop_in
 from corrigenda.middleware.answering import Job, Options, answer, goes_on
-from corrigenda.middleware.consult import Decision, consult, drive
+from corrigenda.middleware.asking import bare_answers
+from corrigenda.middleware.consult import Decision, Flow, consult, drive, drive_async
 from corrigenda.middleware.strategies.base import Room, Strategy, create
-from corrigenda.middleware.streaming import Stream
+from corrigenda.middleware.streaming import AsyncStream, Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +98,9 @@ class EditedModel:
     def reply(self, requests: Sequence[Chat], **options: Any) -> list[Reply]:
         """Answer requests, whose own options are not looked at; see :meth:`ask`."""
         settings = Options.of(options)
-        decisions = self.decide(requests)
+        return self._replies(self.decide(requests), settings)
+
+    def _replies(self, decisions: Sequence[Decision], settings: Options) -> list[Reply]:
         jobs = [Job.of(self.lm, item.request, item.plan, settings.stop) for item in decisions]
         began = time.perf_counter()
         texts = [""] * len(jobs)
@@ -120,6 +124,33 @@ class EditedModel:
             self.lm, Job.of(self.lm, decision.request, decision.plan, settings.stop), settings, decision.trace
         )
 
+    # Asking without waiting: the same flow, its needs and the model at work in threads of their own
+
+    async def aask(self, prompt: Prompt, **options: Any) -> Reply:
+        """Answer a prompt while the event loop goes on; see :meth:`ask`."""
+        return (await self.aask_batch([prompt], **options))[0]
+
+    async def aask_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Reply]:
+        """Answer prompts together while the event loop goes on; see :meth:`ask_batch`."""
+        return await self.areply([Chat.of(prompt) for prompt in prompts], **options)
+
+    async def areply(self, requests: Sequence[Chat], **options: Any) -> list[Reply]:
+        """Answer requests while the event loop goes on; see :meth:`reply`."""
+        settings = Options.of(options)
+        decisions = await self.adecide(requests)
+        return await asyncio.to_thread(self._replies, decisions, settings)
+
+    def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
+        """Answer piece by piece, for ``async for``; nothing happens before the first is taken. See :meth:`stream`."""
+        settings, request = Options.of(options), Chat.of(prompt)
+
+        async def begin() -> Stream:
+            (decision,) = await self.adecide([request])
+            job = Job.of(self.lm, decision.request, decision.plan, settings.stop)
+            return Stream(self.lm, job, settings, decision.trace)
+
+        return AsyncStream(begin)
+
     def complete_batch(
         self, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: Stop = NATURAL, batch_size: int = 32
     ) -> list[Reply]:
@@ -136,6 +167,9 @@ class EditedModel:
         return [Reply(text, timed(item.trace, spent)) for text, item in zip(texts, decisions, strict=True)]
 
     def _continued(self, decisions: Sequence[Decision], max_new_tokens: int, stop: Stop, batch_size: int) -> list[str]:
+        own = [place for place, item in enumerate(decisions) if item.plan and (item.plan.answer or item.plan.worker)]
+        if own:
+            return self._continued_elsewhere(decisions, set(own), max_new_tokens, stop, batch_size)
         if not decisions:
             return []
         texts = [render(self.lm, item.plan.request if item.plan else item.request) for item in decisions]
@@ -144,6 +178,18 @@ class EditedModel:
             self.lm, texts, prefix=prefixes, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size
         )
         return [self._mended(text, item, max_new_tokens, stop) for text, item in zip(answers, decisions, strict=True)]
+
+    def _continued_elsewhere(
+        self, decisions: Sequence[Decision], own: set[int], max_new_tokens: int, stop: Stop, batch_size: int
+    ) -> list[str]:
+        """Continue where some answers are known or come from a plan's own worker, which the fast loop cannot ask."""
+        options = Options.of({"max_new_tokens": max_new_tokens})
+        jobs = [Job.of(self.lm, decisions[place].request, decisions[place].plan, stop) for place in sorted(own)]
+        texts = dict(zip(sorted(own), answer(self.lm, jobs, options), strict=True))
+        rest = [place for place in range(len(decisions)) if place not in own]
+        chosen = [decisions[place] for place in rest]
+        texts |= zip(rest, self._continued(chosen, max_new_tokens, stop, batch_size), strict=True)
+        return [texts[place] for place in range(len(decisions))]
 
     def _mended(self, text: str, item: Decision, max_new_tokens: int, stop: Stop) -> str:
         """Return what the fast loop said as :meth:`ask` would have: it knows neither plans nor ends of words."""
@@ -193,10 +239,24 @@ class EditedModel:
     def decide(self, requests: Sequence[Chat]) -> list[Decision]:
         """Return what becomes of each request, without asking the model."""
         if self._bare.get():
-            return [Decision(request, None, Trace(ledger_version=self.memory.version)) for request in requests]
+            return self._undecided(requests)
+        return drive(self._flow(requests), self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
+
+    async def adecide(self, requests: Sequence[Chat]) -> list[Decision]:
+        """Return what becomes of each request; judging happens in a thread. See :meth:`decide`."""
+        if self._bare.get():
+            return self._undecided(requests)
+        return await drive_async(self._flow(requests), self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
+
+    def _flow(self, requests: Sequence[Chat]) -> Flow:
         room = Room(max(self.lm.context_length - 1, 1), lambda text: len(token_ids(self.lm, text)))
-        flow = consult(requests, strategy=self.strategy, namespace=self.namespace, room=room)
-        return drive(flow, self.memory, self.scope)
+        return consult(requests, strategy=self.strategy, namespace=self.namespace, room=room)
+
+    def _undecided(self, requests: Sequence[Chat]) -> list[Decision]:
+        return [Decision(request, None, Trace(ledger_version=self.memory.version)) for request in requests]
+
+    def _ask_bare(self, requests: Sequence[Chat]) -> list[str]:
+        return bare_answers(self.lm, requests)
 
     def explain(self, query: str) -> Consideration:
         """Return which edits were considered for ``query``, on what grounds, and the verdicts."""

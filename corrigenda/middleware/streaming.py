@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from corrigenda.chat import Trace
-from corrigenda.middleware.answering import Job, Options, arguments, finished
+from corrigenda.middleware.answering import Job, Options, arguments, at_work, finished
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -32,7 +33,7 @@ class Stream(Iterator[str]):
 
     def __init__(self, lm: LanguageModel, job: Job, options: Options, trace: Trace) -> None:
         self.trace = trace
-        self._lm, self._job, self._options = lm, job, options
+        self._lm, self._job, self._options = job.model(lm), job, options
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._abandoned = threading.Event()
         self._pieces = self._work()
@@ -51,10 +52,19 @@ class Stream(Iterator[str]):
 
     def close(self) -> None:
         """Stop; what has not been taken is lost."""
-        self._abandoned.set()
+        self.abandon()
         self._pieces.close()
 
+    def abandon(self) -> None:
+        """Let the model stop after the token it is at, without waiting for it; from any thread, at any time."""
+        self._abandoned.set()
+
     def _work(self) -> Generator[str]:
+        if self._job.answer is not None:
+            if self._job.answer:
+                yield self._job.answer
+            self.trace = replace(self.trace, milliseconds={**self.trace.milliseconds, "generate": 0.0})
+            return
         began = time.perf_counter()
         thread = threading.Thread(target=self._generate, name="corrigenda-stream", daemon=True)
         thread.start()
@@ -89,7 +99,8 @@ class Stream(Iterator[str]):
             if passed.get("max_new_tokens", 1) >= 1:
                 own = list(passed.pop("stopping_criteria", ()))
                 passed["stopping_criteria"] = [*own, self._give_up]
-                with self._options.seeded():
+                columns = inputs["input_ids"].shape[1]
+                with self._options.seeded(), at_work(self._lm, [self._job], columns):
                     self._lm.model.generate(**inputs, **passed, streamer=_Tokens(self._queue))
         except BaseException as error:  # raised again where the pieces are taken
             self._queue.put(error)
@@ -97,6 +108,58 @@ class Stream(Iterator[str]):
 
     def _give_up(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         return torch.full((len(input_ids),), self._abandoned.is_set(), device=input_ids.device)
+
+
+class AsyncStream(AsyncIterator[str]):
+    """The pieces of one answer, for ``async for``. Deciding and waiting for the model happen in threads.
+
+    Args:
+        begin: Decides about the request; awaited when the first piece is asked for.
+
+    :meth:`aclose` (or the end of an ``async with`` block) stops the model after the token it is at, and so does
+    cancelling the task that waits for a piece.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[Stream]]) -> None:
+        self._begin = begin
+        self._stream: Stream | None = None
+        self._closed = False
+
+    @property
+    def trace(self) -> Trace:
+        """How the answer comes about: empty before the first piece, complete once the last has been taken."""
+        return Trace() if self._stream is None else self._stream.trace
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            if self._stream is None:
+                self._stream = await self._begin()
+            piece = await asyncio.to_thread(next, self._stream, None)
+        except asyncio.CancelledError:
+            self._closed = True
+            if self._stream is not None:
+                self._stream.abandon()
+            raise
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop; what has not been taken is lost."""
+        if self._stream is not None and not self._closed:
+            await asyncio.to_thread(self._stream.close)
+        self._closed = True
 
 
 def _settled(text: str) -> str:

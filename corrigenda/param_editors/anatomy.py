@@ -69,6 +69,12 @@ class Anatomy:
         self._modules = dict(lm.model.named_modules())
         self.blocks: list[nn.Module] = [self._modules[self.map.block(layer)] for layer in range(self.map.count)]
 
+    @property
+    def head(self) -> nn.Module:
+        """The projection to the vocabulary."""
+        head: nn.Module = self._modules[self.map.head]
+        return head
+
     def block_name(self, layer: int) -> str:
         """Return the name of block ``layer`` (from 0)."""
         self._check(layer)
@@ -88,6 +94,10 @@ class Anatomy:
         """Return the attention's output projection of block ``layer`` (from 0); raises as :meth:`mlp_out`."""
         self._check(layer)
         return self._site(self.map.attention_out(layer))
+
+    def linear(self, name: str) -> Site:
+        """Return the projection ``name``, one of those that the layer map names; raises as :meth:`mlp_out`."""
+        return self._site(name)
 
     def _check(self, layer: int) -> None:
         if not 0 <= layer < self.map.count:

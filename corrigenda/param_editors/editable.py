@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrigenda.edit import Edit
 from corrigenda.errors import MissingStatistics
 from corrigenda.lm.scoring import TargetScore, greedy, score_targets
 from corrigenda.param_editors.editor import Editor, Progress, editor
+from corrigenda.param_editors.keeping import Keep
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
 from corrigenda.param_editors.statistics import Statistics, collect_from_model, find
 from corrigenda.param_editors.update import Consolidation
@@ -32,6 +34,8 @@ class EditedWeights:
         seed: Of contexts and everything else that is drawn.
         batch_size: Most rows of a forward pass when answering.
         progress: Told stage by stage.
+        keep: Folder for what was found, so that a run that is killed goes on where it stopped when the same edits are
+            made again; see :mod:`corrigenda.param_editors.keeping`.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class EditedWeights:
         seed: int = 0,
         batch_size: int = 32,
         progress: Progress | None = None,
+        keep: Path | None = None,
     ) -> None:
         self.lm, self.seed, self.batch_size, self.progress = lm, seed, batch_size, progress
         self.editor = editor(method) if isinstance(method, str) else method
@@ -52,6 +57,7 @@ class EditedWeights:
         self.chain: list[Consolidation] = []
         """What is in the weights, in order."""
         self._contexts: Contexts | None = None
+        self._keep = None if keep is None else Keep(keep, lm)
 
     def edit(self, edits: Sequence[Edit]) -> _Undo:
         """Write ``edits`` on top of what is there; they are in force when this returns."""
@@ -60,7 +66,12 @@ class EditedWeights:
         if self._contexts is None and hasattr(self.params, "contexts"):
             # Sampled once, from the unedited model: an edit then does the same whatever was edited before.
             self._contexts = sample_contexts(self.lm, self.params.contexts, self.seed)
-        done = self.editor.apply(
+        done = self._applied(edits) if self._keep is None else self._resumed(self._keep, edits)
+        self.chain.append(done)
+        return _Undo(self, done)
+
+    def _applied(self, edits: Sequence[Edit]) -> Consolidation:
+        return self.editor.apply(
             self.lm,
             edits,
             params=self.params,
@@ -70,8 +81,17 @@ class EditedWeights:
             previous=self.chain[-1] if self.chain else None,
             contexts=self._contexts,
         )
-        self.chain.append(done)
-        return _Undo(self, done)
+
+    def _resumed(self, keep: Keep, edits: Sequence[Edit]) -> Consolidation:
+        """Return what an earlier run made of ``edits`` in this state, else make it and keep it."""
+        about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.source, self.seed, self._contexts]
+        path = keep.path(self.chain, edits, about)
+        if (found := keep.find(path)) is not None:
+            return found
+        with keep.values(self.chain).used():
+            done = self._applied(edits)
+        keep.put(path, done)
+        return done
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Continue each prompt greedily up to a natural stop, at most ``max_new_tokens`` tokens."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from corrigenda.lm.hooks import Override, Tap, first_tensor, with_first_tensor
+from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.tokens import Batch, pad
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def call(
         extra["logits_to_keep"] = keep
     mask = batch.attention_mask if mask is None else mask
     logits: torch.Tensor = lm.model(input_ids=batch.input_ids, attention_mask=mask, **extra).logits
-    return logits[:, -keep:]
+    return logits[:, -keep:] if logits.ndim == 3 else logits  # under `headed`: picked already
 
 
 @lru_cache(maxsize=64)
@@ -72,6 +73,19 @@ def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]
                 module.__dict__.pop("forward", None)
             else:
                 module.__dict__["forward"] = own
+
+
+@contextmanager
+def headed(anatomy: Anatomy, pick: Callable[[torch.Tensor], torch.Tensor] | None) -> Iterator[None]:
+    """Let the head see what ``pick`` makes of the last states (R, S, d): rows (T, d) give logits (T, V).
+
+    The head is a large matrix and most places are wanted by nobody; a slice of (R, S, d) is slow besides. Without
+    ``pick`` the head is not run, for passes whose logits nobody wants.
+    """
+    head = anatomy.head
+    own = head.forward
+    with replaced({head: _identity if pick is None else lambda states: own(pick(states))}):
+        yield
 
 
 @contextmanager
@@ -123,7 +137,8 @@ def last_states(
     """
     lm = anatomy.lm
     found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in (*inputs, *outputs)}
-    with Tap(lm.model, found) as tap, ended_after(anatomy.blocks, last):
+    fast = packed(lm.model, anatomy.blocks[: last + 1]) if sum(map(len, rows)) >= WORTHWHILE_TOKENS else nullcontext()
+    with fast, Tap(lm.model, found) as tap, ended_after(anatomy.blocks, last), headed(anatomy, None):
         for places in batches([len(row) for row in rows]):
             call(lm, pad(lm, [rows[place] for place in places]))
             for name, states in found.items():
@@ -184,18 +199,21 @@ class Resumed:
         if batch.input_ids.shape[1] == 0:
             return None
         cache = DynamicCache(config=self.lm.model.config)
-        call(self.lm, batch, cache=cache)
+        with headed(self.anatomy, None):
+            call(self.lm, batch, cache=cache)
         return cache
 
     @torch.no_grad()
     def _run_once(self) -> None:
         under = self.anatomy.block_name(self.first - 1) if self.first else None
         kept: list[Any] = []
-        with Tap(self.lm.model, self.modules, inputs=False) as tap, ExitStack() as stack:
+        with ExitStack() as stack:
+            tap = stack.enter_context(Tap(self.lm.model, self.modules, inputs=False))
+            stack.enter_context(headed(self.anatomy, lambda states: states[:, -1].contiguous()))
             if under is not None:
                 block = self.blocks[self.first - 1]
                 stack.callback(block.register_forward_hook(lambda m, args, output: kept.append(output)).remove)
-            self.last_logits = call(self.lm, self.batch, mask=self.mask, cache=self._cache())[:, -1].float()
+            self.last_logits = call(self.lm, self.batch, mask=self.mask, cache=self._cache()).float()
         width = self.batch.input_ids.shape
         rows = torch.arange(len(self.subject), device=self.subject.device)
         self.state = first_tensor(kept[0]) if kept else None
@@ -225,8 +243,14 @@ class Resumed:
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[places], layer.values[places]
 
-    def logits(self, shifts: Sequence[torch.Tensor], keep: int) -> torch.Tensor:
-        """Return logits (R, keep, V) of the last columns with ``shifts`` added, (R, d) for each thing to shift."""
+    def logits(self, shifts: Sequence[torch.Tensor], rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return logits (T, V) with ``shifts`` added.
+
+        Args:
+            shifts: (R, d) for each thing to shift.
+            rows: Rows of the T places that are wanted, (T,).
+            places: Their columns, counted from the last: −1 is the last one, (T,).
+        """
         added = [self._spread(shift) for shift in shifts]  # (R, S, d), zero but at the subject
         forwards: dict[nn.Module, Callable[..., Any]] = {}
         if self.state is not None:
@@ -235,7 +259,9 @@ class Resumed:
             for block in self.blocks[1 : self.first]:
                 forwards[block] = lambda *args, **kwargs: self._formed(_identity(*args, **kwargs))
         changes = {name: _adder(shift) for name, shift in zip(self.modules, added, strict=False)}
-        with replaced(forwards), Override(self.lm.model, changes):
+        keep = int(-places.min())
+        picked = headed(self.anatomy, lambda states: states[rows, places])
+        with replaced(forwards), Override(self.lm.model, changes), picked:
             return call(self.lm, self.batch, mask=self.mask, cache=self._cache(), keep=keep)
 
     def _formed(self, state: torch.Tensor) -> Any:

@@ -19,6 +19,7 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.anchor import Anchor
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.keys import subject_keys, values_at
@@ -96,7 +97,11 @@ class Spread:
                     contexts = sample_contexts(lm, chosen.contexts, seed)
             with draft.timed("values"):
                 targets = self.targets(anatomy, edits, contexts, chosen, progress)
-            goal = targets.base[-1].double() + targets.shifts[-1].double()  # z, (n, d)
+            shifts, anchor = targets.shifts[-1], None
+            if chosen.norm_anchor:
+                fed = self.fed(anatomy, edits, chosen)
+                shifts, anchor = Anchor.of(previous).hold(fed, shifts)
+            goal = targets.base[-1].double() + shifts.double()  # z, (n, d)
             keys: dict[int, torch.Tensor] = {}
             for place, layer in enumerate(chosen.layers):
                 keys[layer] = self._write(anatomy, edits, contexts, chosen, stats, draft, goal, layer, previous)
@@ -104,7 +109,8 @@ class Spread:
                     progress("layers", place + 1, len(chosen.layers))
             draft.notes += stats.notes(chosen.layers)
             details = self._details(anatomy, edits, chosen, targets, goal)
-            return draft.finish(edits, chosen.to_dict(), details=details, carry=self.carry(keys, previous))
+            carry = self.carry(keys, previous) | (anchor.carried() if anchor is not None else {})
+            return draft.finish(edits, chosen.to_dict(), details=details, carry=carry)
 
     def _write(
         self,
@@ -120,7 +126,7 @@ class Spread:
     ) -> torch.Tensor:
         """Write one layer and return its keys K (d_in, n)."""
         with draft.timed("keys"):
-            keys = subject_keys(anatomy, edits, contexts, layer).mean.T.cpu()  # (d_in, n)
+            keys = self.keys(anatomy, edits, contexts, layer).T.cpu()  # (d_in, n)
             missing = (goal - self.reached(anatomy, edits, params)).T.cpu()  # (d, n)
         left = len(params.layers) - params.layers.index(layer)
         with draft.timed("solve"):
@@ -158,10 +164,19 @@ class Spread:
         first = params.layers[-1] + 1
         return value_targets(anatomy, edits, contexts, params, first=first, progress=progress)
 
+    def keys(self, anatomy: Anatomy, edits: Sequence[Edit], contexts: Contexts, layer: int) -> torch.Tensor:
+        """Return the mean keys of ``edits`` at ``layer``: (n, d_in) float64."""
+        return subject_keys(anatomy, edits, contexts, layer).mean
+
     def reached(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
         """Return what the model says now where ``targets`` aimed: (n, d) float64."""
         last = params.layers[-1]
         return values_at(anatomy, edits, anatomy.block_name(last), last)
+
+    def fed(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
+        """Return what the feed-forward of the last layer says now: (n, d) float64."""
+        last = params.layers[-1]
+        return values_at(anatomy, edits, anatomy.mlp_out(last).module, last)
 
     def share(self, left: int) -> float:
         """Return by what the residual is divided when ``left`` layers, this one included, are left."""

@@ -10,21 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from corrigenda.edit import Edit
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import Progress
-from corrigenda.param_editors.keys import values_at
 from corrigenda.param_editors.memit import MEMIT, MEMITParams
 from corrigenda.param_editors.params import EditorParams, require
 from corrigenda.param_editors.sampling import Contexts
 from corrigenda.param_editors.targets import Targets, value_targets
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,7 @@ class PMET(MEMIT):
 
     def reached(self, anatomy: Anatomy, edits: Sequence[Edit], params: Any) -> torch.Tensor:
         """Return the feed-forward's output at the last layer: (n, d) float64."""
-        last = params.layers[-1]
-        return values_at(anatomy, edits, anatomy.mlp_out(last).module, last)
+        return self.fed(anatomy, edits, params)
 
     def share(self, left: int) -> float:
         """Return √(layers left)."""

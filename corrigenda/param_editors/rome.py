@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, about
 from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.anchor import Anchor
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.keys import subject_keys
@@ -83,12 +84,15 @@ class ROME:
             if contexts is None:
                 with draft.timed("contexts"):
                     contexts = sample_contexts(lm, chosen.contexts, seed)
+            anchor = Anchor.of(previous) if chosen.norm_anchor else None
             for place, edit in enumerate(edits):
                 with about(edit):
-                    rows.append(self._write(anatomy, edit, contexts, chosen, draft, site, factor))
+                    row, anchor = self._write(anatomy, edit, contexts, chosen, draft, site, factor, anchor)
+                rows.append(row)
                 if progress is not None:
                     progress("edits", place + 1, len(edits))
-            return draft.finish(edits, chosen.to_dict(), details={"edits": rows})
+            carry = anchor.carried() if anchor is not None else None
+            return draft.finish(edits, chosen.to_dict(), details={"edits": rows}, carry=carry)
 
     def _write(
         self,
@@ -99,23 +103,28 @@ class ROME:
         draft: Draft,
         site: Any,
         factor: Any,
-    ) -> dict[str, Any]:
+        anchor: Anchor | None,
+    ) -> tuple[dict[str, Any], Anchor | None]:
         (layer,) = params.layers
         with draft.timed("keys"):
             keys = subject_keys(anatomy, [edit], contexts, layer, flat=True)
             key = (keys.mean if self.averaged else keys.bare)[0]  # (d_in,)
         with draft.timed("values"):
             found = value_targets(anatomy, [edit], contexts, params, first=layer, modules=[site.module])
-        shift = found.shifts[0][0].double().cpu()  # δ = v* − W·k*, (d_out,)
+        shifts = found.shifts[0]
+        if anchor is not None:
+            shifts, anchor = anchor.hold(found.base[0], shifts)
+        shift = shifts[0].double().cpu()  # δ = v* − W·k*, (d_out,)
         with draft.timed("solve"):
             direction = rome_direction(factor, key.cpu())
             draft.add(site, (shift / (direction @ key.cpu()))[:, None], direction[None])
-        return {
+        row = {
             "edit": edit.id,
             "nll": found.loss[0],
             "steps": found.steps[0],
             "shift_ratio": float(shift.norm() / found.base[0][0].double().norm()),
         }
+        return row, anchor
 
 
 class RROME(ROME):

@@ -23,7 +23,7 @@ from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.files import read_tensors, write_tensors
-from corrigenda.param_editors.forwards import call, ended_after
+from corrigenda.param_editors.forwards import call, ended_after, headed
 from corrigenda.param_editors.sampling import STARTS, sample
 from corrigenda.param_editors.solve import cholesky
 from corrigenda.paths import cache_dir
@@ -43,6 +43,10 @@ SAVE_EVERY = 16
 """Passes between two resumable states."""
 THIN = 10
 """Tokens per dimension of a key below which statistics are called thin."""
+
+
+Accumulate = Callable[["LanguageModel", Sequence[int], Sequence[list[int]]], "dict[int, SecondMoment]"]
+"""Takes moments: (model, layers, rows of tokens) → moments by layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +134,7 @@ def collect(
     window: int = WINDOW,
     source: str = "text",
     progress: Progress | None = None,
+    accumulate: Accumulate | None = None,
 ) -> Statistics:
     """Return second moments of ``layers`` over ``texts``; from the cache where they are there.
 
@@ -141,6 +146,7 @@ def collect(
         window: Tokens read together, 2…4,096 and no more than the model's context.
         source: What the text is, for people.
         progress: Told after each pass.
+        accumulate: Takes the moments in this function's place, on other machines for instance.
 
     Raises:
         InvalidParams: No text, no layers, or a window out of range.
@@ -160,7 +166,10 @@ def collect(
     found = {layer: moment for layer in modules if (moment := _read(home / f"layer-{layer}.safetensors")) is not None}
     missing = [layer for layer in modules if layer not in found]
     if missing:
-        found |= _accumulate(lm, anatomy, missing, rows, home, progress)
+        if accumulate is not None:
+            found |= accumulate(lm, missing, rows)
+        else:
+            found |= _accumulate(lm, anatomy, missing, rows, home, progress)
         for layer in missing:
             meta = {"tokens": str(found[layer].tokens), "source": source, "layer": str(layer)}
             write_tensors(home / f"layer-{layer}.safetensors", {"moment": found[layer].matrix}, meta)
@@ -177,6 +186,7 @@ def collect_from_model(
     seed: int = 0,
     window: int = WINDOW,
     progress: Progress | None = None,
+    accumulate: Accumulate | None = None,
 ) -> Statistics:
     """Return second moments over ``tokens`` tokens that the model itself writes; for users without a corpus.
 
@@ -192,7 +202,14 @@ def collect_from_model(
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     return collect(
-        lm, layers, texts, max_tokens=tokens, window=window, source=f"sampled from {lm.name}", progress=progress
+        lm,
+        layers,
+        texts,
+        max_tokens=tokens,
+        window=window,
+        source=f"sampled from {lm.name}",
+        progress=progress,
+        accumulate=accumulate,
     )
 
 
@@ -269,7 +286,8 @@ def _accumulate(
         part = rows[begin : begin + BATCH]
         batch = pad(lm, part)
         with torch.no_grad(), Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, layers[-1]):
-            call(lm, batch)
+            with headed(anatomy, None):
+                call(lm, batch)
             for layer, module in modules.items():
                 keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
                 moment = (keys.T @ keys).cpu()

@@ -12,15 +12,18 @@ element, so an edit gets the δ that it would get alone. An edit that is done le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
+from corrigenda.lm.packed import packed
 from corrigenda.param_editors.forwards import Resumed
+from corrigenda.param_editors.keeping import current_values
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import Row, essence_rows, target_rows
 
@@ -29,10 +32,17 @@ if TYPE_CHECKING:
     from corrigenda.param_editors.sampling import Contexts
 
 CHUNK_TOKENS = 320
-"""Tokens from the subjects on that are optimised side by side; bounds memory, and more would not be faster on a CPU."""
+"""Tokens from the subjects on, padding included, that are optimised side by side; bounds memory, and more would not be
+faster on a CPU."""
+PACKED_TOKENS = 160
+"""Tokens from the subjects on from which it pays to lay out the weights anew, which takes memory; a single edit has
+about 20."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+Early = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""A stopping rule: (nll, kl, whether the target is the first choice everywhere), each (edits,), to (weight of the nll,
+whether done)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class ValueParams(EditorParams):
         contexts: (length, how many) of each group of sampled contexts, besides the bare prompt.
         value_contexts: How many of the contexts, the bare prompt included, the loss runs over; 0 is all. Keys are
             averaged over all in any case.
+        norm_anchor: Whether values are rescaled to the length that they have in the model before the first edit of a
+            chain; for hundreds of edits in sequence. See :mod:`corrigenda.param_editors.anchor`.
     """
 
     v_steps: int = 20
@@ -64,6 +76,7 @@ class ValueParams(EditorParams):
     kl_at: str = "subject"
     contexts: tuple[tuple[int, int], ...] = ((5, 10), (10, 10))
     value_contexts: int = 0
+    norm_anchor: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +89,17 @@ class ValueParams(EditorParams):
             require(self, name, least=0)
         if self.kl_at not in ("end", "subject"):
             raise InvalidParams(f"kl_at must be 'end' or 'subject', not {self.kl_at!r}")
+        if not isinstance(self.norm_anchor, bool):
+            raise InvalidParams(f"norm_anchor must be true or false, not {self.norm_anchor!r}")
         if self.essence.count("{}") != 1:
             raise InvalidParams(f"essence needs one {{}} for the subject: {self.essence!r}")
         groups: tuple[tuple[int, ...], ...] = self.contexts
         if not all(len(group) == 2 and min(group) >= 1 for group in groups):
             raise InvalidParams(f"contexts must be pairs of length and number, not {self.contexts!r}")
+
+
+VALUE_FIELDS = frozenset(field.name for field in fields(ValueParams)) - {"layers", "max_norm_ratio", "norm_anchor"}
+"""What δ depends on, besides the model, the edits, the contexts and where it is added."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,23 @@ class Targets:
     loss: tuple[float, ...] = field(default=())
     steps: tuple[int, ...] = field(default=())
 
+    def each(self) -> Iterator[Targets]:
+        """Yield the targets edit by edit."""
+        for place in range(len(self.loss)):
+            one = slice(place, place + 1)
+            shifts, base = (tuple(tensor[one] for tensor in tensors) for tensors in (self.shifts, self.base))
+            yield Targets(shifts, base, self.loss[one], self.steps[one])
+
+    @classmethod
+    def together(cls, parts: Sequence[Targets], device: torch.device) -> Targets:
+        """Return the targets of several edits as one, on ``device``."""
+        return cls(
+            tuple(torch.cat(tensors).to(device) for tensors in zip(*(part.shifts for part in parts), strict=True)),
+            tuple(torch.cat(tensors).to(device) for tensors in zip(*(part.base for part in parts), strict=True)),
+            tuple(value for part in parts for value in part.loss),
+            tuple(value for part in parts for value in part.steps),
+        )
+
 
 def value_targets(
     anatomy: Anatomy,
@@ -108,7 +144,7 @@ def value_targets(
     *,
     first: int,
     modules: Sequence[str] = (),
-    early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    early: Early | None = None,
     progress: Progress | None = None,
 ) -> Targets:
     """Optimise δ for each edit.
@@ -120,8 +156,7 @@ def value_targets(
         params: See :class:`ValueParams`.
         first: The first block to run with the shift; see :class:`corrigenda.param_editors.forwards.Resumed`.
         modules: What is shifted; by default the state that enters ``first``.
-        early: Replaces the stopping rule: from (nll, kl, whether the target is the first choice everywhere), each
-            (edits,), to (weight of the nll, whether done).
+        early: Replaces the stopping rule.
         progress: Told after each edit.
 
     Raises:
@@ -129,41 +164,75 @@ def value_targets(
     """
     every = [context for group in contexts for context in group]
     every = every[: params.value_contexts or len(every)]
-    lm = anatomy.lm
-    rows = target_rows(lm, edits, every)
-    rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
-    done: list[Targets] = []
-    count = 0
-    for places in _chunks(rows, len(edits)):
-        own = [row for place in places for row in rows if row.edit == place]
-        renamed = {place: number for number, place in enumerate(places)}
-        own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
-        done.append(_Chunk(anatomy, own, len(places), params, first, modules).optimise(early))
-        count += len(places)
+    about = [_wanted(params, early), first, list(modules), every]
+    values = current_values()
+    done = {place: found for place, edit in enumerate(edits) if values and (found := values.get(about, edit))}
+    todo = [edit for place, edit in enumerate(edits) if place not in done]
+    places = [place for place in range(len(edits)) if place not in done]
+    for numbers, made in _found(anatomy, todo, every, params, first, modules, early):
+        for number, own in zip(numbers, made.each(), strict=True):
+            done[places[number]] = own
+            if values:
+                values.put(about, todo[number], own)
         if progress is not None:
-            progress("values", count, len(edits))
-    return Targets(
-        tuple(torch.cat(parts) for parts in zip(*(part.shifts for part in done), strict=True)),
-        tuple(torch.cat(parts) for parts in zip(*(part.base for part in done), strict=True)),
-        tuple(value for part in done for value in part.loss),
-        tuple(value for part in done for value in part.steps),
-    )
+            progress("values", len(done), len(edits))
+    return Targets.together([done[place] for place in range(len(edits))], anatomy.lm.device)
+
+
+def _wanted(params: ValueParams, early: Early | None) -> dict[str, Any]:
+    """Return the hyper-parameters that δ depends on; with a stopping rule of its own, the method's as well."""
+    return {name: value for name, value in params.to_dict().items() if name in VALUE_FIELDS or early is not None}
+
+
+def _found(
+    anatomy: Anatomy,
+    edits: Sequence[Edit],
+    contexts: Sequence[str],
+    params: ValueParams,
+    first: int,
+    modules: Sequence[str],
+    early: Early | None,
+) -> Iterator[tuple[list[int], Targets]]:
+    """Optimise chunk by chunk; yield which edits, by their places, and their targets."""
+    lm = anatomy.lm
+    rows = target_rows(lm, edits, contexts)
+    rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
+    with _fast(anatomy, rows, first):
+        for places in _chunks(rows, len(edits)):
+            own = [row for place in places for row in rows if row.edit == place]
+            renamed = {place: number for number, place in enumerate(places)}
+            own = [Row(renamed[row.edit], row.ids, row.subject, row.target) for row in own]
+            yield places, _Chunk(anatomy, own, len(places), params, first, modules).optimise(early)
 
 
 def _chunks(rows: Sequence[Row], edits: int) -> list[list[int]]:
-    """Group edits, in order, so that each group has about :data:`CHUNK_TOKENS` tokens from the subjects on."""
-    tokens = [0] * edits
+    """Group edits of similar length, about :data:`CHUNK_TOKENS` tokens from the subjects on in each group."""
+    longest, count = [0] * edits, [0] * edits
     for row in rows:
-        tokens[row.edit] += len(row.ids) - row.subject
+        longest[row.edit] = max(longest[row.edit], len(row.ids) - row.subject)
+        count[row.edit] += 1
     groups: list[list[int]] = []
     room = 0
-    for place, size in enumerate(tokens):
+    for place in sorted(range(edits), key=lambda place: -longest[place]):
+        size = longest[groups[-1][0] if groups else place] * count[place]
         if not groups or size > room:
             groups.append([])
             room = CHUNK_TOKENS
+            size = longest[place] * count[place]
         groups[-1].append(place)
         room -= size
     return groups
+
+
+@contextmanager
+def _fast(anatomy: Anatomy, rows: Sequence[Row], first: int) -> Iterator[None]:
+    """Lay out the weights for speed where there is enough to do: twice above the shift, for gradients run there."""
+    if sum(len(row.ids) - row.subject for row in rows) < PACKED_TOKENS:
+        yield
+        return
+    model = anatomy.lm.model
+    with packed(model, anatomy.blocks[:first]), packed(model, [*anatomy.blocks[first:], anatomy.head], gradients=True):
+        yield
 
 
 class _Chunk:
@@ -191,24 +260,24 @@ class _Chunk:
         self.active = active
         number = {edit: place for place, edit in enumerate(active)}
         self.owner = torch.tensor([number[row.edit] for row in self.rows], device=self.device)  # (R,)
-        self.keep = max(len(row.target) for row in self.rows)
         of_edit = [sum(bool(row.target) and row.edit == edit for row in self.rows) for edit in active]
         spots: list[tuple[int, int, int, int, float]] = []
         for place, row in enumerate(self.rows):
             for step, token in enumerate(row.target):
                 owner = number[row.edit]
                 weight = 1 / (len(row.target) * of_edit[owner])
-                spots.append((place, self.keep - len(row.target) + step, token, owner, weight))
+                spots.append((place, step - len(row.target), token, owner, weight))
         *whole, weights = zip(*spots, strict=True)
         self.row, self.column, self.token, self.of = (torch.tensor(part, device=self.device) for part in whole)  # (T,)
         self.weight = torch.tensor(weights, device=self.device)  # (T,)
         essence = [place for place, row in enumerate(self.rows) if not row.target]
         self.essence = torch.tensor(essence, device=self.device)
+        last = torch.full_like(self.essence, -1)
+        # What the head is run on: the target's tokens, then the end of each essence prompt.
+        self.wanted = torch.cat([self.row, self.essence]), torch.cat([self.column, last])  # (T + active,) each
         self.unshifted = self.resumed.last_logits[self.essence].log_softmax(-1)  # (n, V)
 
-    def optimise(
-        self, early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None
-    ) -> Targets:
+    def optimise(self, early: Early | None) -> Targets:
         """Run Adam until all edits are done."""
         shifts = [torch.zeros_like(base) for base in self.base]
         moments = [(torch.zeros_like(base), torch.zeros_like(base)) for base in self.base]
@@ -236,15 +305,15 @@ class _Chunk:
     def _loss(
         self,
         leaves: Sequence[torch.Tensor],
-        early: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None,
+        early: Early | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return loss, negative log-likelihood and whether done, each (active,)."""
-        logits = self.resumed.logits([leaf[self.owner] for leaf in leaves], self.keep)  # (R, keep, V)
-        spots = logits[self.row, self.column].float()  # (T, V)
+        logits = self.resumed.logits([leaf[self.owner] for leaf in leaves], *self.wanted).float()  # (T + active, V)
+        spots = logits[: len(self.token)]  # (T, V)
         log_p = spots.log_softmax(-1)[torch.arange(len(self.token), device=self.device), self.token]
         zero = torch.zeros(len(self.active), device=self.device)
         nll = zero.index_add(0, self.of, -log_p * self.weight)
-        shifted = logits[self.essence, -1].float().log_softmax(-1)
+        shifted = logits[len(self.token) :].log_softmax(-1)  # (active, V)
         kl = (shifted.exp() * (shifted - self.unshifted)).sum(-1)  # KL(p_δ ‖ p_0), (active,)
         decay = zero
         for leaf, size in zip(leaves, self.sizes, strict=True):

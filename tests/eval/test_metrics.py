@@ -7,8 +7,9 @@ import math
 import pytest
 
 from corrigenda.errors import EvaluationError
+from corrigenda.eval.asking import Columns
 from corrigenda.eval.case import ANSWER_ROLES, Case, Probe
-from corrigenda.eval.metrics import METRICS, Score, aggregate, metrics, metrics_by_kind, standard_error
+from corrigenda.eval.metrics import FACETS, METRICS, Score, aggregate, metrics, metrics_by_kind, standard_error
 from corrigenda.eval.protocol import Run
 from corrigenda.eval.scoring import Budget, scores_of
 
@@ -21,13 +22,15 @@ def scored(cases, method, budget, **settings):
 @pytest.mark.parametrize("protocol", ["single", "sequential"])
 def test_generated_metrics_by_hand(two_capitals, budget, protocol):
     cases, method = two_capitals
-    table, _ = scored(cases, method, budget, protocol=protocol, forced=False)
+    table, _ = scored(cases, method, budget, protocol=protocol, columns=Columns(forced=False))
     assert list(table) == ["reliability", "generalization", "locality"]
     # both right: mean 1, no spread
     assert table["reliability"].to_dict() == {
         "value": 1.0,
         "n": 2,
         "stderr": 0.0,
+        "low": 1.0,
+        "high": 1.0,
         "probes": 2,
         "unscored": 0,
         "higher_is_better": True,
@@ -98,7 +101,7 @@ def test_portability_and_multi_hop_by_kind(scripted, budget, case):
         Probe("multi_hop", "Who is the mayor of the capital of France?", ("Doucet",), "2_hops"),
     )
     method = scripted(edited={("Lyon", "Lyon is the capital of"): " French Republic"})
-    rows = Run(method, method, budget, forced=False)([Case("A", base.edits, base.probes + extra)])
+    rows = Run(method, method, budget, columns=Columns(forced=False))([Case("A", base.edits, base.probes + extra)])
     scores = [scores_of(row) for row in rows]
     table = metrics(scores)
     assert table["portability"].value == pytest.approx(0.5)
@@ -140,8 +143,10 @@ def test_a_score_is_between_0_and_1(value):
 
 
 def test_every_role_has_both_metrics():
-    assert set(METRICS) == {name for role in (*ANSWER_ROLES, "locality") for name in (role, f"{role}_teacher_forced")}
-    assert all(metric.text and metric.higher_is_better for metric in METRICS.values())
+    assert set(METRICS) >= {name for role in (*ANSWER_ROLES, "locality") for name in (role, f"{role}_teacher_forced")}
+    assert all(metric.text for metric in METRICS.values())
+    assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["locality_kl"]
+    assert set(FACETS.values()) < set(METRICS)
 
 
 def test_token_limits_cover_the_longest_accepted_answer():

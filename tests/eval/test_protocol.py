@@ -9,6 +9,7 @@ import pytest
 
 from corrigenda.edit import Edit
 from corrigenda.errors import EvaluationError
+from corrigenda.eval.asking import Columns
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.case import Case, Probe
 from corrigenda.eval.journal import Journal, journal_path, read_rows
@@ -34,7 +35,7 @@ def test_single_has_one_edit_live_at_a_time(two_capitals, budget):
             seen.append(len(self.live))
             return super().generate(prompts, max_new_tokens=max_new_tokens)
 
-    Run(Watch(**vars(method)), method, budget, forced=False)(cases)
+    Run(Watch(**vars(method)), method, budget, columns=Columns(forced=False))(cases)
     assert set(seen) == {0, 1}
 
 
@@ -47,7 +48,7 @@ def test_sequential_has_all_edits_live(two_capitals, budget):
             seen.append(len(self.live))
             return super().generate(prompts, max_new_tokens=max_new_tokens)
 
-    Run(Watch(**vars(method)), method, budget, protocol="sequential", batch=1, forced=False)(cases)
+    Run(Watch(**vars(method)), method, budget, protocol="sequential", batch=1, columns=Columns(forced=False))(cases)
     assert seen == [0, 2, 2, 0]
     assert method.live == []
 
@@ -74,7 +75,7 @@ def test_an_edit_that_is_refused_is_unscored_not_wrong(two_capitals, budget, pro
 def test_a_prompt_that_is_refused_costs_nobody_else(two_capitals, budget):
     cases, method = two_capitals
     method.too_long = frozenset({"The king of France is", "Spain's capital is"})
-    rows = Run(method, method, budget, forced=False)(cases)
+    rows = Run(method, method, budget, columns=Columns(forced=False))(cases)
     table = metrics([scores_of(row) for row in rows])
     assert (table["locality"].probes, table["locality"].unscored) == (3, 1)
     assert (table["generalization"].probes, table["generalization"].unscored) == (3, 1)
@@ -84,7 +85,7 @@ def test_a_prompt_that_is_refused_costs_nobody_else(two_capitals, budget):
 def test_a_method_that_refuses_the_edits_own_prompt_can_still_be_checked(two_capitals, budget):
     cases, method = two_capitals
     method.too_long = frozenset({"The capital of France is"})
-    rows = Run(method, method, budget, forced=False)(cases)
+    rows = Run(method, method, budget, columns=Columns(forced=False))(cases)
     assert rows[0]["probes"][0]["scores"]["reliability"] is None
 
 
@@ -95,11 +96,11 @@ def test_with_all_edits_live_some_probes_cannot_be_asked(scripted, budget, case)
     again = Case("C", (Edit("The capital of France is", "Nice", subject="France", relation="capital"),), ())
     again = Case("C", again.edits, (Probe("reliability", "The capital of France is", ("Nice",), "prompt"),))
     method = scripted()
-    rows = Run(method, method, budget, protocol="sequential", forced=False)([nosy, spain, again])
+    rows = Run(method, method, budget, protocol="sequential", columns=Columns(forced=False))([nosy, spain, again])
     assert rows[0]["probes"][0]["unscored"] == {"reliability": "contradicted by a later case: C"}
     assert rows[0]["probes"][5]["unscored"] == {"locality": "in the scope of another case: B"}
     assert "unscored" not in rows[2]["probes"][0]
-    single = Run(method, method, budget, forced=False)([nosy, spain, again])
+    single = Run(method, method, budget, columns=Columns(forced=False))([nosy, spain, again])
     assert all("unscored" not in probe for row in single for probe in row["probes"])
 
 
@@ -158,7 +159,7 @@ def test_a_killed_process_loses_at_most_a_batch(tmp_path):
         import os, sys
         sys.path.insert(0, sys.argv[1])
         from pathlib import Path
-        from conftest import Scripted, make_case
+        from scripted_methods import Scripted, make_case
         from corrigenda.eval.journal import Journal
         from corrigenda.eval.protocol import Run
         from corrigenda.eval.scoring import Budget
@@ -175,7 +176,7 @@ def test_a_killed_process_loses_at_most_a_batch(tmp_path):
         """
     )
     path = tmp_path / "x.journal.jsonl"
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(__import__("pathlib").Path(__file__).parents[1] / "helpers")
     done = subprocess.run([sys.executable, "-c", script, here, str(path)], capture_output=True, timeout=120)
     assert done.returncode == -9, done.stderr
     assert [row["case"] for row in read_rows(path)] == ["0", "1", "2", "3"]

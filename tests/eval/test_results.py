@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from corrigenda.errors import EvaluationError
-from corrigenda.eval import results
+from corrigenda.eval import meter, results
 from corrigenda.eval.datasets.detect import Dataset
 from corrigenda.eval.metrics import METRICS
 from corrigenda.eval.protocol import Run
@@ -32,7 +32,7 @@ def complete(two_capitals, budget):
         "cost": {
             "wall_seconds": 1.5,
             "scoring_seconds": 1,
-            "peak_memory_mb": results.peak_memory_mb(),
+            "peak_memory_mb": meter.peak_memory_mb(),
             "generated_tokens": results.count_answers(rows, len),
             "cache_hits": 0,
             "cache_misses": 0,
@@ -63,7 +63,8 @@ def test_what_is_saved_conforms_and_is_read_back(complete, tmp_path):
     [
         (("protocol",), "triple", "not one of"),
         (("schema",), "x/2", "expected 'corrigenda.eval.results/1'"),
-        (("metrics", "reliability", "value"), 1.5, r"\$.metrics.reliability.value: 1.5 is above 1"),
+        (("metrics", "reliability", "value"), 1.5, r"\$.metrics.reliability.value: 1.5 is not within 0 and 1"),
+        (("metrics", "reliability", "value"), -2, r"\$.metrics.reliability.value: -2 is below -1"),
         (("metrics", "reliability", "n"), -1, "is below 0"),
         (("metrics", "reliability", "n"), True, "expected integer, found bool"),
         (("metrics", "reliability", "extra"), 1, "'extra' is unknown"),

@@ -88,3 +88,23 @@ def test_the_vendor_decides(text: str, expected: bool, tmp_path: Any, monkeypatc
     assert module._processor_gains.__wrapped__() == (expected and available)
     monkeypatch.setattr(module, "Path", lambda _: tmp_path / "missing")
     assert not module._processor_gains.__wrapped__()
+
+
+@pytest.mark.usefixtures("gains")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_gradients_pass_through_to_what_goes_in(fresh: Any, name: str) -> None:
+    lm: LanguageModel = fresh(name)
+    states = lm.model.get_input_embeddings()(encode(lm, ["The capital of"]).input_ids).detach().requires_grad_()
+    wanted = torch.autograd.grad(lm.model(inputs_embeds=states).logits.square().sum(), states)[0]
+    with packed(lm.model, gradients=True):
+        found = torch.autograd.grad(lm.model(inputs_embeds=states).logits.square().sum(), states)[0]
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("gains")
+def test_parts_can_be_chosen(fresh: Any) -> None:
+    lm: LanguageModel = fresh("llama")
+    first, second = (lm.model.get_submodule(lm.layers.block(layer)) for layer in (0, 1))
+    with packed(lm.model, [second]):
+        assert not any("forward" in vars(module) for module in first.modules())
+        assert any("forward" in vars(module) for module in second.modules())

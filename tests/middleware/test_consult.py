@@ -7,7 +7,7 @@ import pytest
 from corrigenda.chat import Chat
 from corrigenda.memory.scope import Consideration
 from corrigenda.middleware.consult import Judge, Refresh, consult, drive, drive_async
-from corrigenda.middleware.strategies.auto import Auto
+from corrigenda.middleware.strategies.auto import Auto, WhiteBox
 from corrigenda.middleware.strategies.base import Room
 
 QUERY = "The capital of Kazakhstan is"
@@ -56,8 +56,9 @@ def test_what_fires_is_traced(candidate, kazakhstan):
     flow = consult([Chat.of(QUERY)], strategy=Auto(), room=Room(100))
     next(flow)
     flow.send(3)
+    assert flow.send([Consideration(QUERY, (hit,), {"encode": 1.5})]) == WhiteBox()
     with pytest.raises(StopIteration) as done:
-        flow.send([Consideration(QUERY, (hit,), {"encode": 1.5})])
+        flow.send(True)
     (decision,) = done.value.value
     assert decision.plan.prefix == " Almaty"
     (fired,) = decision.trace.fired

@@ -21,6 +21,12 @@ def rows_of(lm):
     return target_rows(lm, EDITS, ("", "Who did it? "))
 
 
+def at_the_end(resumed, shift):
+    """Logits at the last token of each row."""
+    rows = torch.arange(len(shift))
+    return resumed.logits([shift], rows, torch.full_like(rows, -1))
+
+
 @pytest.mark.parametrize("name", tiny_models.DECODERS)
 def test_what_is_resumed_is_what_a_whole_pass_says(name):
     lm = tiny_models.cached(name)
@@ -31,7 +37,9 @@ def test_what_is_resumed_is_what_a_whole_pass_says(name):
     for first, modules in ((1, [anatomy.mlp_out(1).module]), (2, []), (3, []), (0, [anatomy.mlp_out(0).module])):
         resumed = Resumed(anatomy, ids, subjects, first, modules)
         shift = torch.randn(len(rows), anatomy.map.hidden_size)
-        found = resumed.logits([shift], 2)
+        places = torch.arange(len(rows))
+        found = resumed.logits([shift], places.repeat(2), torch.tensor([-2, -1]).repeat_interleave(len(rows)))
+        found = torch.stack(found.split(len(rows)), 1)
         module = modules[0] if modules else anatomy.block_name(first - 1)
         for place, row in enumerate(rows):
 
@@ -50,10 +58,10 @@ def test_without_a_shift_nothing_changes_and_rows_can_leave(llama):
     rows = rows_of(llama)
     resumed = Resumed(anatomy, [row.ids for row in rows], [row.subject for row in rows], 2)
     zero = torch.zeros(len(rows), anatomy.map.hidden_size)
-    torch.testing.assert_close(resumed.logits([zero], 1)[:, -1], resumed.last_logits)
+    torch.testing.assert_close(at_the_end(resumed, zero), resumed.last_logits)
     before = resumed.last_logits[[4, 1]].clone()
     resumed.keep(torch.tensor([4, 1]))
-    torch.testing.assert_close(resumed.logits([zero[:2]], 1)[:, -1], before)
+    torch.testing.assert_close(at_the_end(resumed, zero[:2]), before)
 
 
 def test_a_subject_that_is_the_first_token_has_no_prefix(llama):
@@ -64,7 +72,7 @@ def test_a_subject_that_is_the_first_token_has_no_prefix(llama):
     zero = torch.zeros(2, anatomy.map.hidden_size)
     with torch.no_grad():
         whole = llama.model(torch.tensor([ids[0]])).logits[0, -1]
-    torch.testing.assert_close(resumed.logits([zero], 1)[0, -1], whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(at_the_end(resumed, zero)[0], whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "gptj", "opt"])

@@ -10,9 +10,14 @@ field                                   becomes
 ``requested_rewrite.target_true.str``   the edit's old answer
 ``paraphrase_prompts``                  generalization probes
 ``neighborhood_prompts``                locality probes (their true answer is ``target_true``)
+``generation_prompts``                  beginnings of texts to write (fluency, consistency)
+``attribute_prompts``                   with the target behind them: reference texts for consistency
 ======================================  ==========================================================
 
-``attribute_prompts`` and ``generation_prompts`` serve other metrics and are not read yet.
+The last two may be missing. The old and the new answer are each other's rivals for ROME's success columns.
+multi-CounterFact is the same format, with more than one edit a subject. ROME's own references for consistency are
+Wikipedia texts that its data set does not hold; the statements of ``attribute_prompts`` say of others what the edit
+says of its subject, and take their place.
 """
 
 from __future__ import annotations
@@ -33,12 +38,14 @@ def read(record: Fields, number: int) -> Case:
     """
     rewrite = record.within("requested_rewrite")
     old, edit = rewrite_edit(rewrite)
-    probes = [Probe("reliability", edit.prompt, (edit.target,), "prompt")]
-    probes += [
-        Probe("generalization", prompt, (edit.target,), "paraphrase") for prompt in record.texts("paraphrase_prompts")
-    ]
-    probes += [Probe("locality", prompt, (old,), "neighborhood") for prompt in record.texts("neighborhood_prompts")]
-    return Case(case_id(record, number), (edit,), tuple(probes))
+    new = edit.target
+    probes = [Probe("reliability", edit.prompt, (new,), "prompt", old)]
+    probes += [Probe("generalization", text, (new,), "paraphrase", old) for text in record.texts("paraphrase_prompts")]
+    probes += [Probe("locality", text, (old,), "neighborhood", new) for text in record.texts("neighborhood_prompts")]
+    writing = record.texts("generation_prompts") if "generation_prompts" in record else ()
+    others = record.texts("attribute_prompts") if "attribute_prompts" in record else ()
+    references = tuple(f"{text} {new}." for text in others)
+    return Case(case_id(record, number), (edit,), tuple(probes), writing, references)
 
 
 def rewrite_edit(rewrite: Fields) -> tuple[str, Edit]:

@@ -30,8 +30,9 @@ def read(record: Fields, number: int) -> Case:
     with record.building_edit():
         told = Edit.from_dict({key: value for key, value in record.value.items() if key not in ("id", "locality")})
     answers = tuple(dict.fromkeys((told.target, *told.target_aliases)))
-    probes = [Probe("reliability", told.prompt, answers, "prompt")]
-    probes += [Probe("generalization", prompt, answers, "paraphrase") for prompt in told.paraphrases]
+    old = told.old_answer
+    probes = [Probe("reliability", told.prompt, answers, "prompt", old)]
+    probes += [Probe("generalization", prompt, answers, "paraphrase", old) for prompt in told.paraphrases]
     if "locality" in record:
         probes += [Probe("locality", prompt, (), "listed") for prompt in record.texts("locality")]
     name = record.text("id") if "id" in record else str(number)

@@ -45,9 +45,10 @@ def read(record: Fields, number: int) -> Case:
             target_aliases=spellings,
         )
     answers = (edit.target, *edit.target_aliases)
-    probes = [Probe("reliability", edit.prompt, answers, "prompt")]
-    probes += [Probe("generalization", text, answers, "paraphrase") for text in record.texts("paraphrases")]
-    probes.append(Probe("generalization", record.text("question"), answers, "question"))
+    old = edit.old_answer
+    probes = [Probe("reliability", edit.prompt, answers, "prompt", old)]
+    probes += [Probe("generalization", text, answers, "paraphrase", old) for text in record.texts("paraphrases")]
+    probes.append(Probe("generalization", record.text("question"), answers, "question", old))
     if "alias" in record:
         probes.append(Probe("portability", record.text("alias"), answers, "alias"))
     for kind in ("reversed", "one_hop"):
@@ -56,5 +57,6 @@ def read(record: Fields, number: int) -> Case:
             probes.append(Probe("portability", inner.text("prompt"), inner.texts("answers", least=1), kind))
     for key, kind in (("neighbours", "neighbour"), ("other_attributes", "other_attribute")):
         for inner in record.each(key):
-            probes.append(Probe("locality", inner.text("prompt"), (inner.answer("answer"),), kind))
+            rival = edit.target if kind == "neighbour" else None
+            probes.append(Probe("locality", inner.text("prompt"), (inner.answer("answer"),), kind, rival))
     return Case(record.text("id") if "id" in record else str(number), (edit,), tuple(probes))

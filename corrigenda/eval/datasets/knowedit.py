@@ -1,9 +1,12 @@
 """KnowEdit and EasyEdit's portability files (Yao et al. 2023; Zhang et al. 2024).
 
+WikiData_counterfact, WikiData_recent, ZsRE and WikiBio; ConvSent and Sanitation have formats of their own.
+
 ==========================================  ==========================================================
 field                                       becomes
 ==========================================  ==========================================================
 ``prompt``, ``target_new``, ``subject``     the edit
+``text``, ``labels``, ``concept``           the same in WikiBio: a biography so far, its next sentence, its hero
 ``ground_truth``                            its old answer (text, or a list of which the first counts)
 ``rephrase_prompt`` or ``rephrase``         generalization probes (text, or a list of texts)
 ``portability.<kind>[]``                    portability probes, labelled with the kind
@@ -26,7 +29,8 @@ from corrigenda.eval.datasets.counterfact import case_id
 from corrigenda.eval.datasets.records import Fields, describe
 
 NAME = "knowedit"
-KEYS = frozenset({"prompt", "target_new", "portability", "locality"})
+KEYS = frozenset({"prompt", "target_new", "locality"})
+WIKIBIO_KEYS = frozenset({"text", "labels", "concept"})
 
 
 def read(record: Fields, number: int) -> Case:
@@ -35,26 +39,30 @@ def read(record: Fields, number: int) -> Case:
     Raises:
         DatasetError: A field is missing or of the wrong type.
     """
-    target = record.answer("target_new")
+    wikibio = "prompt" not in record and "text" in record
+    prompt, target_key, subject = ("text", "labels", "concept") if wikibio else ("prompt", "target_new", "subject")
+    target = record.answer(target_key)
     old = spellings(record, "ground_truth") if "ground_truth" in record else ()
     with record.building_edit():
         edit = Edit(
-            record.text("prompt"),
+            record.text(prompt),
             target,
-            subject=record.text("subject"),
+            subject=record.text(subject),
             old_answer=old[0] if old and fold(old[0]) != fold(target) else None,
         )
-    probes = [Probe("reliability", edit.prompt, (target,), "prompt")]
+    probes = [Probe("reliability", edit.prompt, (target,), "prompt", edit.old_answer)]
     for key in ("rephrase_prompt", "rephrase"):
         if key in record:
             listed = isinstance(record.value[key], list)
             texts = record.texts(key) if listed else (record.text(key),)
-            probes += [Probe("generalization", text, (target,), "rephrase") for text in texts]
+            probes += [Probe("generalization", text, (target,), "rephrase", edit.old_answer) for text in texts]
     probes += [*_labelled(record, "portability"), *_labelled(record, "locality")]
     return Case(case_id(record, number), (edit,), tuple(probes))
 
 
 def _labelled(record: Fields, role: Literal["portability", "locality"]) -> Iterator[Probe]:
+    if role not in record:  # WikiBio has no portability, a few records of the others no locality
+        return
     groups = record.within(role)
     for kind in groups.value:
         for probe in groups.each(kind):

@@ -11,8 +11,8 @@ field                              becomes
 ``new_answer``, its aliases        what they should get
 =================================  =======================================================
 
-A multi-hop probe counts by itself here; the original counts a record as right when
-any of its three wordings is.
+In ``multi_hop`` each wording counts by itself; ``multi_hop_any`` counts a record as right
+when any of its three wordings is, as the original does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def read(record: Fields, number: int) -> Case:
     for rewrite in record.each("requested_rewrite", least=1):
         _, edit = rewrite_edit(rewrite)
         edits.append(edit)
-        probes.append(Probe("reliability", edit.prompt, (edit.target,), "prompt"))
+        probes.append(Probe("reliability", edit.prompt, (edit.target,), "prompt", edit.old_answer))
         if "question" in rewrite:
-            probes.append(Probe("generalization", rewrite.text("question"), (edit.target,), "question"))
+            question = rewrite.text("question")
+            probes.append(Probe("generalization", question, (edit.target,), "question", edit.old_answer))
     aliases = record.texts("new_answer_alias") if "new_answer_alias" in record else ()
     answers = tuple(dict.fromkeys((record.answer("new_answer"), *aliases)))
     kind = f"{len(record.each('new_single_hops'))}_hops" if "new_single_hops" in record else "question"

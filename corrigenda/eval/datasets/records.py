@@ -127,18 +127,36 @@ def read_records(path: Path) -> tuple[list[Fields], bytes]:
         object.
     """
     raw = _read_bytes(path)
+    text = _text(path, raw)
+    records = _array(path.name, text) if text.lstrip()[:1] == "[" else _lines(path.name, text)
+    if not records:
+        raise DatasetError(f"{path.name} holds no records", remedy="Give a file with at least one record.")
+    return records, raw
+
+
+def _text(path: Path, raw: bytes) -> str:
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DatasetError(
             f"{path.name}, line {line}: byte {error.start:,} is not UTF-8 ({error.reason})",
             remedy="Convert the file to UTF-8, for instance with iconv -f latin1 -t utf-8.",
         ) from error
-    records = _array(path.name, text) if text.lstrip()[:1] == "[" else _lines(path.name, text)
-    if not records:
-        raise DatasetError(f"{path.name} holds no records", remedy="Give a file with at least one record.")
-    return records, raw
+
+
+def read_object(path: Path) -> Fields:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        DatasetError: No such file, not UTF-8, not JSON, cut off, or not an object.
+    """
+    text = _text(path, _read_bytes(path))
+    start = _skip(text, 0)
+    record, end = _decode(path.name, 1, text, start, 1)
+    if rest := text[end:].strip():
+        raise DatasetError(f"{path.name}, after the object: found {rest[:20]!r}", remedy=_REMEDY)
+    return Fields(record.value, path.name)
 
 
 def _read_bytes(path: Path) -> bytes:

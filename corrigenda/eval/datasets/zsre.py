@@ -47,8 +47,8 @@ def read(record: Fields, number: int) -> Case:
         )
     loc_answer = (record.answer("loc_ans"),) if "loc_ans" in record else ()
     probes = (
-        Probe("reliability", edit.prompt, (target,), "question"),
-        Probe("generalization", record.text("rephrase"), (target,), "rephrase"),
+        Probe("reliability", edit.prompt, (target,), "question", edit.old_answer),
+        Probe("generalization", record.text("rephrase"), (target,), "rephrase", edit.old_answer),
         Probe("locality", question(record, "loc"), loc_answer, "natural_questions"),
     )
     return Case(case_id(record, number), (edit,), probes)

@@ -1,12 +1,17 @@
 """The seam: a strategy takes a request and the edits in scope, and returns a plan.
 
+Most strategies are a :class:`Strategy` and no more: the scope classifier has said which edits concern the request. One
+that finds out by itself (GRACE, by what the model feels; MemPrompt, by what users said before) or asks the model
+several times (MeLLo) is :class:`Guiding` as well, and yields what it needs.
+
 Strategies register under the entry-point group ``corrigenda.strategies``, ours and everyone's. The registry is lazy
 (a strategy is imported when it is asked for) and strict (two packages that claim one name are an error).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -15,8 +20,10 @@ from corrigenda.chat import Chat
 from corrigenda.errors import CorrigendaError, UnknownName
 
 if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
     from corrigenda.lm.stopping import Stop
     from corrigenda.memory.scope import Candidate
+    from corrigenda.middleware.consult import Decision, Need
 
 GROUP = "corrigenda.strategies"
 """The entry-point group; a value is ``package.module:Class``, called without arguments."""
@@ -33,6 +40,9 @@ class Plan:
         strategy: Which strategy it is from, for the trace: ``ike``, or ``auto/constrained``.
         bare_line: The answer is one bare value that the model was asked for on a line of its own, so that neither the
             space before it nor what follows the line belongs to it.
+        answer: The reply as a whole, where it is known already; no model is asked then.
+        worker: What answers instead of the bare model; ``None`` for the bare model. Plans of one worker share batches.
+        detail: What the worker has to know about this plan. Its ``repr`` tells details apart.
     """
 
     request: Chat
@@ -40,6 +50,26 @@ class Plan:
     stop: Stop | None = None
     strategy: str = ""
     bare_line: bool = False
+    answer: str | None = None
+    worker: Worker | None = None
+    detail: Any = None
+
+
+class Worker(Protocol):
+    """What answers a plan instead of the bare model: another model, or the same one with something laid into it."""
+
+    def model(self, lm: LanguageModel) -> LanguageModel:
+        """Return the model that is asked where the caller's is ``lm``; the plan's request is a prompt for it."""
+        ...
+
+    def at_work(self, lm: LanguageModel, details: Sequence[Any], columns: int) -> AbstractContextManager[None]:
+        """Return a context in which the model answers one batch as the plans want it.
+
+        What is asked inside, from this thread, is prompts of ``columns`` columns, padded on the left, and their
+        continuations: row ``i`` (with several sequences a row, the ``i``-th group of rows) belongs to the plan with
+        ``details[i]``. Other threads use the model as it is.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,18 @@ class Strategy(Protocol):
             request: What the caller asked.
             edits: The edits in scope, most probable first; at least one.
             room: What the plan has to fit into; the plan leaves out what it can do without.
+        """
+        ...
+
+
+@runtime_checkable
+class Guiding(Strategy, Protocol):
+    """A strategy that takes the whole flow into its hands, from requests to decisions."""
+
+    def consult(self, requests: Sequence[Chat], *, namespace: str, room: Room) -> Generator[Need, Any, list[Decision]]:
+        """Decide what becomes of each of ``requests``, yielding what has to be known.
+
+        Written once, it is driven from plain and from asynchronous code: see :mod:`corrigenda.middleware.consult`.
         """
         ...
 

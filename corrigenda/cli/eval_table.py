@@ -1,0 +1,133 @@
+"""``corrigenda eval table``: every method on every data set, single and sequential, from one command.
+
+Each cell of the table is a results file of its own. A cell that is finished is not scored again, one that was
+interrupted goes on where it stopped: the command may be killed and started again as often as one likes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from corrigenda.cli.common import DEFAULT_MODEL, ModelName, err_console, with_status
+from corrigenda.errors import CorrigendaError
+
+if TYPE_CHECKING:
+    from corrigenda.cli.eval_run import Settings
+    from corrigenda.eval.protocol import Name
+    from corrigenda.lm.loading import LanguageModel
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the table.
+
+    Attributes:
+        data: Data set file.
+        limit: Records.
+        settings: Everything else.
+    """
+
+    data: str
+    limit: int
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Name of the results file, without its ending."""
+        return f"{Path(self.data).stem}-{self.settings.protocol}-{self.settings.method}"
+
+
+def table(
+    data: Annotated[list[str], typer.Option("--data", "-d", help="Data sets, single and sequential.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and the report.")],
+    portability: Annotated[str | None, typer.Option(help="A data set for single edits only.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Other tasks, with all edits live.")] = None,
+    task_limit: Annotated[int, typer.Option(min=1, help="Questions of each.")] = 100,
+    methods: Annotated[str, typer.Option(help="Names with commas between; by default every method there is.")] = "",
+    memory_edits: Annotated[int, typer.Option(min=1, help="Edits for methods that keep a memory.")] = 200,
+    single_edits: Annotated[int, typer.Option(min=1, help="Single edits for editors of weights.")] = 30,
+    sequential_edits: Annotated[int, typer.Option(min=1, help="Sequential edits for editors of weights.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    shard: Annotated[str, typer.Option(help="Run the i-th of n parts of the cells: 1/2.")] = "1/1",
+    report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; report what there is.")] = False,
+    model: ModelName = DEFAULT_MODEL,
+) -> None:
+    """Score every method on every data set, then write one report: report.html and report.md."""
+    from corrigenda.cli.eval_methods import NONE, is_editor, known_methods
+    from corrigenda.cli.eval_run import Settings
+
+    names = [name.strip() for name in methods.split(",") if name.strip()] or known_methods()
+    cells = []
+    # By protocol and data set first: whatever is finished early can be compared.
+    for source, protocol in _grid(data, portability):
+        for name in names:
+            counts = (single_edits, sequential_edits) if is_editor(name) else (memory_edits, memory_edits)
+            limit = counts[protocol == "sequential"]
+            more: dict[str, Any] = {}
+            if protocol == "sequential":
+                more["checkpoints"] = tuple(sorted({max(1, limit * tenths // 10) for tenths in (1, 2, 5)}))
+                if source == data[0] and name != NONE:
+                    more |= {"tasks": tuple(task or ()), "task_limit": task_limit}
+            cells.append(Cell(source, limit, Settings(name, protocol, success=True, seed=seed, **more)))
+    if not report_only:
+        _run_all(_part(cells, shard), out, model)
+    from corrigenda.eval.report import write_report
+
+    done = sorted(path for path in out.glob("*.json") if not path.name.startswith("."))
+    for ending in ("html", "md"):
+        write_report(done, out / f"report.{ending}", title="Editing methods compared")
+
+
+def _grid(data: Sequence[str], portability: str | None) -> list[tuple[str, Name]]:
+    """Return data sets and protocols in the order in which they are run."""
+    first: list[tuple[str, Name]] = [(source, protocol) for protocol in _PROTOCOLS for source in data]
+    return first if portability is None else [*first, (portability, "single")]
+
+
+_PROTOCOLS: tuple[Name, ...] = ("single", "sequential")
+
+
+def _part(cells: Sequence[Cell], shard: str) -> list[Cell]:
+    from corrigenda.cli.eval import read_shard
+
+    part, parts = read_shard(shard)
+    return list(cells[part - 1 :: parts])
+
+
+def _run_all(cells: Sequence[Cell], out: Path, model: str) -> None:
+    from corrigenda.lm.loading import load as load_model
+
+    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=False)
+    target = err_console()
+    for number, cell in enumerate(_waiting(cells, out), start=1):
+        began = time.perf_counter()
+        try:
+            _run(cell, out, lm)
+        except CorrigendaError as error:  # one method's failure must not cost the table
+            target.print(f"{cell.name}: {error}", highlight=False, markup=False)
+            continue
+        target.print(f"{number}. {cell.name}: {time.perf_counter() - began:,.0f} s", highlight=False)
+
+
+def _waiting(cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
+    """Yield the cells that have no results yet; another process may work on the same folder."""
+    for cell in cells:
+        if not (out / f"{cell.name}.json").exists():
+            yield cell
+
+
+def _run(cell: Cell, out: Path, lm: LanguageModel) -> None:
+    from corrigenda.cli.eval_run import Evaluation
+    from corrigenda.eval.case import sample
+    from corrigenda.eval.datasets import load
+
+    dataset = load(cell.data)
+    cases = sample(dataset.cases, cell.limit, cell.settings.seed)
+    evaluation = Evaluation(cell.settings, dataset, cases, cell.limit, lm)
+    evaluation.run(out / f"{cell.name}.json", batch=16, cache=True, fresh=False, quiet=False)

@@ -1,0 +1,93 @@
+"""Who is let through: from trials of sets of edits to the edits that may go together.
+
+Pure: what a trial costs, and how it is made, is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from corrigenda.edit import Edit, EditId
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of printing a set of edits together.
+
+    Attributes:
+        failed: Edits that did not hold, with the reason.
+        faults: Why the set as a whole must not pass: thresholds that it misses. Empty when it may.
+    """
+
+    failed: dict[EditId, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+Try = Callable[[tuple[Edit, ...]], Trial]
+
+
+@dataclass
+class Admission:
+    """Edits that go together, and why the others do not.
+
+    Attributes:
+        kept: In the order in which they were given.
+        dropped: The reasons, by id.
+        trials: How many sets were tried.
+    """
+
+    kept: tuple[Edit, ...] = ()
+    dropped: dict[EditId, str] = field(default_factory=dict)
+    trials: int = 0
+
+
+def admit(edits: Sequence[Edit], attempt: Try, *, suspicion: Callable[[Edit], float] = lambda edit: 0.0) -> Admission:
+    """Find out which of ``edits`` pass together.
+
+    Edits that fail by themselves are dropped and the rest is tried again. A set that fails as a whole is halved: each
+    half is tried on top of what has passed, down to the edits to blame. One bad edit among n costs about 2·log₂(n)
+    trials.
+
+    Args:
+        edits: What is wanted in.
+        attempt: Prints a set on a copy and looks at it; must be deterministic.
+        suspicion: The higher, the likelier to blame. Suspects are kept together when a set is halved, so that many of
+            them cost few more trials than one.
+    """
+    found = Admission()
+    tried: dict[frozenset[EditId], Trial] = {}
+
+    def look(some: Sequence[Edit]) -> Trial:
+        key = frozenset(edit.id for edit in some)
+        if key not in tried:
+            found.trials += 1
+            # In the given order always: a set has one result, however it was arrived at.
+            tried[key] = attempt(tuple(edit for edit in edits if edit.id in key))
+        return tried[key]
+
+    def grow(base: list[Edit], new: list[Edit]) -> list[Edit]:
+        """Return ``base`` and those of ``new`` that pass on top of it."""
+        while new:
+            both = [*base, *new]
+            trial = look(both)
+            if trial.faults:
+                if len(new) == 1:
+                    found.dropped[new[0].id] = "; ".join(trial.faults)
+                    return base
+                middle = len(new) // 2
+                base, new = grow(base, new[:middle]), new[middle:]
+                continue
+            if not trial.failed:
+                return both
+            found.dropped.update({edit.id: trial.failed[edit.id] for edit in both if edit.id in trial.failed})
+            # An edit that held before and fails beside the new ones goes, too: the memory still answers it.
+            held, base = base, [edit for edit in base if edit.id not in trial.failed]
+            new = [edit for edit in new if edit.id not in trial.failed]
+            if len(base) < len(held):  # what is left of them has not been tried without those that fell
+                base, new = [], [*base, *new]
+        return base
+
+    kept = {edit.id for edit in grow([], sorted(edits, key=suspicion))}
+    found.kept = tuple(edit for edit in edits if edit.id in kept)
+    return found

@@ -1,0 +1,370 @@
+"""A job: the plan carried out on a copy of the model, up to the point where it may be promoted.
+
+Nothing outside the job's folder changes. Killed at any moment and run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from corrigenda.edit import Edit, EditId
+from corrigenda.errors import MissingStatistics, PlanOutdated, UnstableUpdate
+from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
+from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
+from corrigenda.param_editors.consolidation.durable import sha256, sync_folder, write_json
+from corrigenda.param_editors.consolidation.editions import Editions
+from corrigenda.param_editors.consolidation.engine import Engine, in_order, pieces_of, start_engine
+from corrigenda.param_editors.consolidation.gate import CHECKS, Gate
+from corrigenda.param_editors.consolidation.moments import moments_for
+from corrigenda.param_editors.consolidation.notebook import Notebook, content_key
+from corrigenda.param_editors.consolidation.plan import Plan, require_current
+from corrigenda.param_editors.consolidation.printing import Known, Piece, is_staged, keys_task, staged, targets_task
+from corrigenda.param_editors.consolidation.questions import Answer, answer_task
+from corrigenda.param_editors.editor import Editor, editor
+from corrigenda.param_editors.sampling import Contexts, sample_contexts
+from corrigenda.param_editors.update import Consolidation
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+QUESTIONS = 64
+"""Questions of one task and checkpoint."""
+COLLAPSED = 0.5
+"""Share of edits that must hold for the others to be dropped one by one; below, they spoil each other as a set."""
+
+Say = Callable[[str, int, int], None]
+"""Told (stage, done, total)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job came to.
+
+    Attributes:
+        job: Its id.
+        kept: Edits that are in the weights and hold, in the order of the plan.
+        dropped: Why the others are not, by id.
+        batches: Files of consolidations in the job's folder, in the order of printing, with their sha256.
+        figures: The gate's figures for what was kept, by name: before, after, asked.
+        faults: Thresholds that are missed even so; there is nothing to promote then.
+        trials: Sets that were printed and judged.
+        seconds: Wall time by stage, of the run that did the work.
+    """
+
+    job: str
+    kept: tuple[str, ...]
+    dropped: Mapping[str, str]
+    batches: tuple[tuple[str, str], ...]
+    figures: Mapping[str, Mapping[str, float]]
+    faults: tuple[str, ...]
+    trials: int
+    seconds: Mapping[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is something to promote."""
+        return bool(self.kept) and not self.faults
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Result:
+        """Build from the JSON object of ``result.json``."""
+        batches = tuple((name, digest) for name, digest in row["batches"])
+        return cls(**{**row, "kept": tuple(row["kept"]), "batches": batches, "faults": tuple(row["faults"])})
+
+
+def run(
+    plan: Plan,
+    home: Path,
+    *,
+    lm: LanguageModel | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    say: Say | None = None,
+) -> Result:
+    """Carry ``plan`` out, or go on with it.
+
+    Args:
+        plan: What to do.
+        home: Where editions are kept.
+        lm: The base model, unedited, loaded by the caller; it comes back as it was. Loaded here by default.
+        engine: ``local``, or ``ray``.
+        address: Of a Ray cluster.
+        say: Told how it goes.
+
+    Raises:
+        PlanOutdated: The base model, or what is in force, is not what the plan was made for.
+        ModelLocked: Another job works on this model.
+        MissingStatistics: The editor needs some and the plan names none.
+    """
+    from corrigenda.lm.loading import load
+
+    editions = Editions.of(home, plan.model, plan.fingerprint)
+    with editions.locked(f"run {plan.id}"):
+        require_current(plan, editions)
+        path = editions.jobs / plan.id / "result.json"
+        if path.is_file():
+            return read_result(editions, plan.id)
+        model = lm if lm is not None else load(plan.model)
+        if model.fingerprint != plan.fingerprint:
+            raise PlanOutdated(
+                f"{plan.model} is not the model that the plan was made for: its weights differ",
+                remedy="Make a new plan.",
+            )
+        editions.settle(plan.model, plan.fingerprint)
+        plan.write(_made(path.parent) / "plan.json")
+        worker = start_engine(engine, model, plan.model, address=address)
+        job = _Job(plan, editions, model, worker, say or (lambda stage, done, total: None))
+        try:
+            result = job.run()
+        finally:
+            job.undo()
+            worker.close()
+        write_json(path, {**vars(result), "kept": list(result.kept), "faults": list(result.faults)})
+    return result
+
+
+def read_result(editions: Editions, job: str) -> Result:
+    """Return what a finished job came to. Raises :class:`PlanOutdated` when it is not finished."""
+    from corrigenda.param_editors.consolidation.durable import read_json
+
+    path = editions.jobs / job / "result.json"
+    if not path.is_file():
+        raise PlanOutdated(f"the job {job} is not finished", remedy="corrigenda consolidate run PLAN")
+    return Result.from_dict(read_json(path))
+
+
+class _Job:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, editions: Editions, lm: LanguageModel, engine: Engine, say: Say) -> None:
+        self.plan, self.editions, self.lm, self.engine, self.say = plan, editions, lm, engine, say
+        self.folder = editions.jobs / plan.id
+        self.notes = Notebook(self.folder / "notes")
+        self.params = plan.editor_params()
+        self.stats: Any = None
+        self.contexts: Contexts = ()
+        self.seconds: dict[str, float] = {}
+        self.kept: list[EditId] = []
+        self.chain: list[Consolidation] = []
+        self.originals: dict[str, torch.Tensor] = {}
+        self.last_row: dict[str, Any] = {}
+
+    def run(self) -> Result:
+        """Do everything that is not noted yet."""
+        self._touch(update.name for done in promoted_updates(self.editions, self.plan.onto) for update in done.updates)
+        self._touch(Anatomy(self.lm).mlp_out(layer).name for layer in self.params.layers)
+        made = editor(self.plan.editor)
+        if made.needs_statistics:
+            # Of the base model: what its old memories look like is not asked of an edited one.
+            self.stats = self._timed("statistics", self._statistics)
+        earlier = write_chain(self.editions, self.plan.onto, self.lm)
+        self.previous = earlier[-1] if earlier and earlier[-1].method == self.plan.editor else None
+        if hasattr(self.params, "contexts"):
+            drawn = self.notes.value(
+                "contexts", lambda: sample_contexts(self.lm, self.params.contexts, self.plan.seed)  # type: ignore[attr-defined]
+            )
+            self.contexts = tuple(tuple(group) for group in drawn)
+        self.gate = Gate(self.plan.gate, self.plan.edits, self.lm)
+        every = range(len(self.gate.items))
+        before = self._timed("before", lambda: self._ask("before", list(every)))
+        self.before = [before[place] for place in every]
+        dropped: dict[EditId, str] = {}
+        trials = 0
+        files = []
+        for number, batch in enumerate(self.plan.batches()):
+            admission = self._batch(number, batch)
+            dropped |= admission.dropped
+            trials += admission.trials
+            if admission.kept:
+                files.append(self._write_batch(number, admission.kept))
+                self.kept += [edit.id for edit in admission.kept]
+        lost = {i: f"held when it was printed, but {why}" for i, why in self.last_row.get("lost", {}).items()}
+        return self._result(dropped | lost, files, trials)
+
+    def undo(self) -> None:
+        """Put the model back as it was."""
+        weights = dict(self.lm.model.named_parameters())
+        for name, original in self.originals.items():
+            weights[name].data.copy_(original)
+
+    # One batch
+
+    def _batch(self, number: int, batch: Sequence[Edit]) -> Admission:
+        known = Known()
+        if is_staged(self.plan.editor):
+            self._timed("targets", lambda: self._find_targets(number, batch, known))
+            made = staged(self.plan.editor, known, self._keys)
+        else:
+            made = editor(self.plan.editor)
+        self._made = made
+        accepted: dict[frozenset[EditId], dict[str, Any]] = {}
+
+        def attempt(edits: tuple[Edit, ...]) -> Trial:
+            key = content_key([edit.id for edit in edits])
+            row = self.notes.value(f"batch-{number}-trial-{key}", lambda: self._try(number, key, edits, made))
+            accepted[frozenset(edit.id for edit in edits)] = row
+            self.say(f"batch {number}: {len(edits)} edits tried, {_in_words(row)}", 1, 1)
+            return Trial(row["failed"], tuple(row["faults"]))
+
+        admission = admit(batch, attempt, suspicion=known.suspicion)
+        if admission.kept:
+            self.last_row = accepted[frozenset(edit.id for edit in admission.kept)]
+        return admission
+
+    def _try(self, number: int, key: str, edits: tuple[Edit, ...], made: Editor) -> dict[str, Any]:
+        """Print ``edits``, ask the gate's questions, and put the model back."""
+        try:
+            done = self._timed("print", lambda: self._print(made, edits))
+        except UnstableUpdate as error:
+            return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}}
+        try:
+            return self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
+        finally:
+            done.revert()
+
+    def _examine(self, name: str, edits: Sequence[Edit]) -> dict[str, Any]:
+        """Take the gate's figures; what costs most only when nothing is wrong so far."""
+        own = {edit.id for edit in edits}
+        ids = frozenset(own | set(self.kept))
+        figures, failed, faults = [], {}, []
+        for check in self.gate.checks:
+            if check not in CHECKS and (faults or own & failed.keys()):
+                break
+            places = self.gate.asked(check, ids)
+            if not places:
+                continue
+            after = self._ask(f"{name}-{check}", places)
+            figures.append(self.gate.figure(check, places, self.before, after))
+            if check == "edits":
+                failed = self.gate.failed(self.before, after)
+                if len(own) > 1 and len(own & failed.keys()) > COLLAPSED * len(own):
+                    faults.append(f"{len(own & failed.keys())} of {len(own)} edits do not hold together")
+            else:
+                faults += self.gate.faults(figures[-1:])
+        return {
+            "failed": {i: why for i, why in failed.items() if i in own},
+            "lost": {i: why for i, why in failed.items() if i not in own},
+            "faults": faults,
+            "figures": {figure.name: figure.to_dict() for figure in figures},
+        }
+
+    def _print(self, made: Editor, edits: Sequence[Edit]) -> Consolidation:
+        return made.apply(
+            self.lm,
+            edits,
+            params=self.params,
+            stats=self.stats,
+            seed=self.plan.seed,
+            previous=self.chain[-1] if self.chain else self.previous,
+            contexts=self.contexts or None,
+        )
+
+    def _write_batch(self, number: int, edits: Sequence[Edit]) -> tuple[str, str]:
+        """Print what was admitted for good, into the job's copy and into a file."""
+        path = self.folder / f"batch-{number}.safetensors"
+        if path.is_file():
+            done = Consolidation.load(path, self.lm)
+            done.write()
+        else:
+            done = self._timed("print", lambda: self._print(self._made, edits))
+            done.save(path)
+            sync_folder(path)
+            sync_folder(path.parent)
+        self.chain.append(done)
+        self._touch(update.name for update in done.updates)
+        return path.name, sha256(path)
+
+    # Tasks
+
+    def _find_targets(self, number: int, batch: Sequence[Edit], known: Known) -> None:
+        parts = pieces_of(batch, self.plan.piece)
+        missing = []
+        for place, part in enumerate(parts):
+            found = self.notes.tensors(f"batch-{number}-targets-{place}")
+            if found is None:
+                missing.append(place)
+            else:
+                known.add(part, found)
+        pieces = [Piece(self.plan.editor, parts[place], self.contexts, self.params) for place in missing]
+        done = len(parts) - len(missing)
+        for n, tensors in self.engine.run(targets_task, pieces, self._changed()):
+            self.notes.keep_tensors(f"batch-{number}-targets-{missing[n]}", tensors)
+            known.add(pieces[n].edits, tensors)
+            done += 1
+            self.say(f"batch {number}: targets", done, len(parts))
+
+    def _keys(self, edits: Sequence[Edit], contexts: Contexts, layer: int) -> torch.Tensor:
+        pieces = [
+            Piece(self.plan.editor, part, contexts, self.params, layer) for part in pieces_of(edits, self.plan.piece)
+        ]
+        return torch.cat(in_order(self.engine.run(keys_task, pieces, self._changed())))
+
+    def _ask(self, name: str, places: Sequence[int]) -> dict[int, Answer]:
+        """Return the answers to the items at ``places``, by place."""
+        order = sorted(places, key=lambda place: len(self.gate.items[place].question.prompt))
+        parts = pieces_of(order, QUESTIONS)
+        noted = {n: f"{name}-{n}" for n in range(len(parts))}
+        missing = [n for n in noted if not (self.notes.folder / f"{noted[n]}.json").is_file()]
+        questions = [[self.gate.items[place].question for place in parts[n]] for n in missing]
+        for count, (n, answers) in enumerate(self.engine.run(answer_task, questions, self._changed()), 1):
+            self.notes.value(noted[missing[n]], lambda answers=answers: answers)  # type: ignore[misc]
+            self.say(name.partition("-after-")[0] + " questions", len(parts) - len(missing) + count, len(parts))
+        found: dict[int, Answer] = {}
+        for n, part in enumerate(parts):
+            found |= dict(zip(part, self.notes.value(noted[n], list), strict=True))
+        return found
+
+    def _statistics(self) -> Any:
+        return moments_for(self.plan.statistics, self.lm, self.params.layers, self.engine, say=self.say)
+
+    def _changed(self) -> dict[str, torch.Tensor]:
+        weights = dict(self.lm.model.named_parameters())
+        return {name: weights[name].data for name in self.originals}
+
+    # Bookkeeping
+
+    def _touch(self, names: Iterable[str]) -> None:
+        """Keep the originals of weights that are going to be written."""
+        weights = dict(self.lm.model.named_parameters())
+        for name in names:
+            if name not in self.originals:
+                self.originals[name] = weights[name].data.clone()
+
+    def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+    def _result(self, dropped: dict[EditId, str], files: list[tuple[str, str]], trials: int) -> Result:
+        figures = self.last_row.get("figures", {})
+        kept = tuple(edit.id for edit in self.plan.edits if edit.id in set(self.kept) - dropped.keys())
+        verdict = self.gate.thresholds.check(
+            {name: row["after"] for name, row in figures.items()},
+            {name: row["before"] for name, row in figures.items()},
+        )
+        missed = [str(check).removeprefix("FAIL").strip() for check in verdict.failures if kept]
+        seconds = {stage: round(spent, 2) for stage, spent in self.seconds.items()}
+        return Result(self.plan.id, kept, dropped, tuple(files), figures, tuple(missed), trials, seconds)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    if row["faults"]:
+        return "; ".join(row["faults"])
+    return f"{len(row['failed'])} do not hold" if row["failed"] else "all hold"
+
+
+__all__ = ["MissingStatistics", "Result", "read_result", "run"]

@@ -1,0 +1,100 @@
+"""Second moments for a job: from the cache, from a corpus, or from the model itself; summed up by an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from corrigenda.errors import InvalidParams
+from corrigenda.lm.hooks import Tap
+from corrigenda.lm.tokens import pad
+from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.consolidation.engine import Engine, pieces_of
+from corrigenda.param_editors.forwards import call, ended_after
+from corrigenda.param_editors.statistics import (
+    BATCH,
+    SecondMoment,
+    Statistics,
+    collect,
+    collect_from_model,
+    find,
+)
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+PASSES = 8
+"""Forward passes of one task."""
+
+Say = Callable[[str, int, int], None]
+
+
+def moments_for(
+    source: Mapping[str, Any], lm: LanguageModel, layers: Sequence[int], engine: Engine, *, say: Say
+) -> Statistics:
+    """Return the second moments that a plan asks for; those that are in the cache are not taken again.
+
+    Args:
+        source: ``{"from": "cache"}``, ``{"corpus": file}`` or ``{"from_model": tokens}``.
+        lm: The base model, unedited.
+        layers: Which blocks.
+        engine: Sums them up.
+        say: Told how it goes.
+
+    Raises:
+        MissingStatistics: None in the cache.
+        InvalidParams: The corpus cannot be read.
+    """
+    if "from" in source:
+        return find(lm, layers)
+
+    def accumulate(model: LanguageModel, wanted: Sequence[int], rows: Sequence[list[int]]) -> dict[int, SecondMoment]:
+        return summed(engine, wanted, rows, say)
+
+    if "from_model" in source:
+        return collect_from_model(lm, layers, int(source["from_model"]), progress=say, accumulate=accumulate)
+    path = Path(source["corpus"])
+    try:
+        texts = [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParams(f"{path} cannot be read: {error}", remedy="Give a text file in UTF-8.") from None
+    return collect(lm, layers, texts, source=path.name, accumulate=accumulate)
+
+
+def summed(engine: Engine, layers: Sequence[int], rows: Sequence[list[int]], say: Say) -> dict[int, SecondMoment]:
+    """Return the second moments of ``layers`` over rows of tokens, piece by piece.
+
+    The pieces are added in their order, so that engines agree to the bit.
+    """
+    rows = sorted(rows, key=len, reverse=True)
+    pieces = [(tuple(layers), part) for part in pieces_of(rows, BATCH * PASSES)]
+    found: dict[int, dict[int, torch.Tensor]] = {}
+    for place, sums in engine.run(moments_task, pieces, {}):
+        found[place] = sums
+        say("statistics", len(found), len(pieces))
+    total = sum(map(len, rows))
+    return {
+        layer: SecondMoment(torch.stack([found[place][layer] for place in range(len(pieces))]).sum(0) / total, total)
+        for layer in layers
+    }
+
+
+@torch.no_grad()
+def moments_task(lm: LanguageModel, piece: tuple[Sequence[int], Sequence[list[int]]]) -> dict[int, torch.Tensor]:
+    """Return the sum of k·kᵀ over all tokens of some rows, by layer: (f, f) float64."""
+    layers, rows = piece
+    anatomy = Anatomy(lm)
+    modules = {layer: anatomy.mlp_out(layer).module for layer in layers}
+    sums: dict[int, torch.Tensor] = {}
+    for part in pieces_of(rows, BATCH):
+        batch = pad(lm, part)
+        with Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, max(layers)):
+            call(lm, batch)
+            for layer, module in modules.items():
+                keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
+                moment = (keys.T @ keys).cpu()
+                sums[layer] = sums[layer] + moment if layer in sums else moment
+    return sums

@@ -1,0 +1,100 @@
+"""A run that is killed goes on where it stopped, and nothing found in one state of the weights is used in another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_editing import EDITS, quick, random_statistics, same, weights
+
+from corrigenda.errors import ModelDamaged
+from corrigenda.param_editors import targets
+from corrigenda.param_editors.editable import EditedWeights
+from corrigenda.param_editors.update import Consolidation
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """Counts the chunks whose values are really looked for."""
+    seen = []
+    real = targets._Chunk.optimise
+    monkeypatch.setattr(targets._Chunk, "optimise", lambda self, early: seen.append(self.n) or real(self, early))
+    return seen
+
+
+def edited(lm, name, keep, **changes):
+    return EditedWeights(lm, name, params=quick(name, **changes), stats=random_statistics(lm), keep=keep)
+
+
+@pytest.mark.parametrize("name", ["rome", "alphaedit", "pmet", "ft-m"])
+def test_a_chain_is_made_again_from_what_was_kept(name, fresh, tmp_path, optimised):
+    first = edited(fresh("llama"), name, tmp_path)
+    for edit in EDITS:
+        first.edit([edit])
+    wanted, looked = weights(first.lm), len(optimised)
+    again = edited(fresh("llama"), name, tmp_path)
+    before = weights(again.lm)
+    undos = [again.edit([edit]) for edit in EDITS]
+    assert len(optimised) == looked
+    assert same(again.lm, wanted)
+    for mine, theirs in zip(first.chain, again.chain, strict=True):
+        assert {key: value.tolist() for key, value in mine.carry.items()} == {
+            key: value.tolist() for key, value in theirs.carry.items()
+        }
+    for undo in reversed(undos):
+        undo.revert()
+    assert same(again.lm, before)
+
+
+def test_a_batch_that_was_interrupted_keeps_the_values_found_so_far(fresh, tmp_path, optimised, monkeypatch):
+    monkeypatch.setattr(targets, "CHUNK_TOKENS", 8)
+
+    def killed(stage, done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    lm = fresh("llama")
+    model = EditedWeights(
+        lm, "memit", params=quick("memit"), stats=random_statistics(lm), keep=tmp_path, progress=killed
+    )
+    with pytest.raises(KeyboardInterrupt):
+        model.edit(EDITS)
+    assert optimised == [1]
+    edited(lm, "memit", tmp_path).edit(EDITS)
+    assert optimised == [1, 2]  # the first of them was not looked for again
+
+
+def test_methods_with_the_same_values_share_them_and_others_do_not(fresh, tmp_path, optimised):
+    lm = fresh("llama")
+    edited(lm, "memit", tmp_path).edit(EDITS).revert()
+    edited(lm, "emmet", tmp_path).edit(EDITS).revert()
+    assert len(optimised) == 1
+    edited(lm, "emmet", tmp_path, v_lr=0.4).edit(EDITS).revert()
+    edited(lm, "pmet", tmp_path).edit(EDITS).revert()
+    assert len(optimised) == 3
+
+
+def test_values_of_one_state_are_not_used_in_another(fresh, tmp_path, optimised):
+    lm = fresh("llama")
+    model = edited(lm, "memit", tmp_path)
+    model.edit(EDITS[:1])
+    model.edit(EDITS[:1])
+    assert optimised == [1, 1]
+
+
+def test_what_is_torn_or_foreign_is_not_taken(fresh, tmp_path, optimised):
+    model = edited(fresh("llama"), "memit", tmp_path)
+    model.edit(EDITS).revert()
+    values, *_ = tmp_path.glob("value-*")
+    (kept,) = tmp_path.glob("edits-*")
+    values.write_bytes(values.read_bytes()[:40])
+    whole = kept.read_bytes()
+    kept.unlink()
+    model.edit(EDITS).revert()
+    assert len(optimised) == 2
+    kept.write_bytes(whole)
+    with pytest.raises(ModelDamaged, match="lacks the original"):
+        Consolidation.load(kept)
+    kept.write_bytes(whole[:100])
+    with pytest.raises(ModelDamaged):
+        model.edit(EDITS)
+    assert torch.isfinite(model.lm.model.lm_head.weight).all()
