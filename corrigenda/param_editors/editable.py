@@ -63,7 +63,7 @@ class EditedWeights:
         """Write ``edits`` on top of what is there; they are in force when this returns."""
         if self.editor.needs_statistics and self.stats is None:
             self.stats = self._statistics()
-        if self._contexts is None and hasattr(self.params, "contexts"):
+        if self._contexts is None and hasattr(self.params, "contexts") and not self.lm.is_encoder_decoder:
             # Sampled once, from the unedited model: an edit then does the same whatever was edited before.
             self._contexts = sample_contexts(self.lm, self.params.contexts, self.seed)
         done = self._applied(edits) if self._keep is None else self._resumed(self._keep, edits)
