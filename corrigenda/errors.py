@@ -22,6 +22,7 @@
     ├── EditorError
     │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
     │   ├── MissingStatistics (LookupError) no second moments for this model and layer
+    │   ├── MissingTraining (LookupError)   networks of an editor that was not trained for this model
     │   ├── UnstableUpdate (ArithmeticError) NaN, infinity or an exploding update; nothing was written
     │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
     ├── ConsolidationError
@@ -155,6 +156,10 @@ class InvalidParams(EditorError, ValueError):
 
 class MissingStatistics(EditorError, LookupError):
     """No second moments of keys for this model and layer."""
+
+
+class MissingTraining(EditorError, LookupError):
+    """An editor that has to be trained was not trained for this model."""
 
 
 class UnstableUpdate(EditorError, ArithmeticError):

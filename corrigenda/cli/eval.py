@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from corrigenda.cli import eval_report, eval_table, expanding
+from corrigenda.cli import eval_harness, eval_report, eval_table, expanding
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,6 +15,7 @@ app.command("compare")(eval_report.compare)
 app.command("merge")(eval_report.merge)
 app.command("gate")(eval_report.gate)
 app.command("table")(eval_table.table)
+app.command("harness")(eval_harness.harness)
 
 Data = Annotated[str, typer.Option("--data", "-d", help="A dataset file, 'builtin', or hub:OWNER/NAME[:SPLIT].")]
 Format = Annotated[str | None, typer.Option("--format", help="Its format; by default told from the first record.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -124,6 +125,7 @@ class Evaluation:
             expansion=self.settings.expansion,
             context=context,
             seed=self.settings.seed,
+            keep=None if out is None else _kept(out, fresh),
         )
         with opened as method:
             settings = {**options, **method.settings}
@@ -257,3 +259,11 @@ class Evaluation:
 
     def _count(self, text: str) -> int:
         return len(self.lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _kept(out: Path, fresh: bool) -> Path:
+    """Return the folder next to ``out`` for what editors of weights find on the way; emptied for a fresh run."""
+    folder = out.with_name(f"{out.stem}.edits")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder

@@ -16,11 +16,14 @@ from corrigenda.cli import (
     edit,
     export,
     memory,
+    mend,
     models,
+    neurons,
     scope,
     serac,
     serve,
     stats,
+    sweep,
     trace,
 )
 from corrigenda.cli import eval as evaluation
@@ -48,8 +51,13 @@ bench.app.command("memory")(bench_many.memory)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.add_typer(consolidate.app, name="consolidate", help="Print proven edits into the weights, and take them out.")
+app.add_typer(mend.group("mend"), name="mend", help="MEND: train its networks.")
+app.add_typer(mend.group("ke"), name="ke", help="KE: train its networks.")
+app.command("neurons")(neurons.neurons)
+app.command("detect")(neurons.detect)
 app.command("export")(export.export)
 app.command("trace")(trace.trace)
+app.command("sweep")(sweep.sweep)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""``corrigenda memory``: status, verify, compact, expire, snapshot, restore, migrate, import, rights."""
+"""``corrigenda memory``: status, verify, compact, expire, reencode, snapshot, restore, migrate, import, rights."""
 
 from __future__ import annotations
 
@@ -84,6 +84,16 @@ def expire(
 
     with open_memory(memory) as store:
         _print({"retracted": retract_ended(store, before=_moment(before)), "live": len(store)}, as_json)
+
+
+@app.command()
+def reencode(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
+    """Encode all live edits with this version's encoder, and make it the ledger's. Stopped, it can be run again."""
+    from corrigenda.memory.upkeep import open_memory
+    from corrigenda.memory.upkeep import reencode as encode_again
+
+    with open_memory(memory) as store:
+        _print({"edits": encode_again(store, progress=_say("edits", as_json))}, as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,9 +11,7 @@ import typer
 from rich.markup import escape
 
 from corrigenda.cli.common import (
-    DEFAULT_MEMORY,
     AsJson,
-    MemoryPath,
     Namespace,
     console,
     err_console,
@@ -21,10 +20,14 @@ from corrigenda.cli.common import (
     print_table,
     with_status,
 )
+from corrigenda.cli.memory import DEFAULT, Where
 from corrigenda.errors import InvalidRequest, MissingExtra
 
 if TYPE_CHECKING:
+    from corrigenda.memory.memory import Memory
+    from corrigenda.middleware.gateway.app import Gateway
     from corrigenda.middleware.gateway.keys import Keys
+    from corrigenda.middleware.gateway.spans import Spans
 
 keys_app = typer.Typer(no_args_is_help=True)
 
@@ -34,10 +37,16 @@ def serve(
         str | None, typer.Option(help="URL of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A local model instead: known name, folder or GGUF file.")] = None,
-    memory: MemoryPath = DEFAULT_MEMORY,
+    memory: Where = DEFAULT,
     namespace: Namespace = "default",
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="On which port; 0 is any that is free.")] = 8080,
+    strategy: Annotated[
+        str | None, typer.Option(help="What is done with requests in scope; the best for what is behind, by default.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Probability from which an edit fires, see scope calibrate.")
+    ] = None,
     early_exit: Annotated[
         bool, typer.Option("--early-exit/--judge-all", help="Whether requests that name no subject skip the judge.")
     ] = True,
@@ -49,6 +58,26 @@ def serve(
     read_seconds: Annotated[
         float | None, typer.Option("--read-timeout", min=0.001, help="Longest silence of the upstream, seconds.")
     ] = None,
+    upstream_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CORRIGENDA_UPSTREAM_KEY",
+            show_envvar=True,
+            help="Key of the upstream for what the admin page asks it; clients send their own.",
+        ),
+    ] = None,
+    logs: Annotated[
+        Literal["text", "json", "off"], typer.Option("--log", help="A line for each request, on standard error.")
+    ] = "text",
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Send OpenTelemetry spans to OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = False,
+    editions: Annotated[
+        Path | None, typer.Option(help="Offer consolidation, and keep what is printed in this folder.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model that consolidation prints into; the local one, by default.")
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API in which the edits of a memory hold, with an admin API and page."""
     if (upstream is None) == (model is None):
@@ -59,9 +88,8 @@ def serve(
     try:
         import uvicorn
 
+        from corrigenda.middleware.gateway import logs as log_lines
         from corrigenda.middleware.gateway import server
-        from corrigenda.middleware.gateway.app import Gateway
-        from corrigenda.middleware.gateway.keys import Keys
         from corrigenda.middleware.gateway.settings import Settings
     except ImportError as error:
         raise MissingExtra.named("gateway", error.name or "aiohttp") from error
@@ -70,32 +98,86 @@ def serve(
         early_exit=early_exit,
         on_failure=on_failure,
         require_key=require_key,
+        upstream_key=upstream_key,
         trace_body=trace_body,
         read_seconds=read_seconds,
     )
-    with open_memory(memory, follow=True) as store:
-        edited: Any = None
-        if model is not None:
-            from corrigenda.middleware.generate import EditedModel
-
-            edited = with_status(
-                f"loading {model}", lambda: EditedModel.load(model, store, namespace=namespace), quiet=False
-            )
-        keys = Keys.beside(memory)
-        gateway = Gateway(store, upstream=upstream, model=edited, keys=keys, settings=settings)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_memory(Path(memory), follow=True))
+        keys = stack.enter_context(contextlib.closing(_keys(memory)))
+        options: dict[str, Any] = {"keys": keys, "settings": settings, "spans": _spans(stack, spans)}
+        gateway = _gateway(store, upstream, model, strategy, threshold, editions, base, options)
         _greet(host, port, memory, keys, upstream or str(model))
-        uvicorn.Server(server.config(gateway.app, settings, host=host, port=port)).run()
-        keys.close()
+        more: dict[str, Any] = {}
+        if logs != "off":
+            stack.enter_context(log_lines.logging_to(logs))
+            more = {"log_config": None}  # uvicorn would take its loggers back
+        uvicorn.Server(server.config(gateway.app, settings, host=host, port=port, **more)).run()
 
 
-def _greet(host: str, port: int, memory: Path, keys: Keys, behind: str) -> None:
+def _gateway(
+    store: Memory,
+    upstream: str | None,
+    model: str | None,
+    strategy: str | None,
+    threshold: float | None,
+    editions: Path | None,
+    base: str | None,
+    options: dict[str, Any],
+) -> Gateway:
+    """Put a gateway together."""
+    from corrigenda.memory.scope import Scope
+    from corrigenda.middleware.gateway.app import Gateway
+    from corrigenda.middleware.gateway.consolidating import LocalConsolidator
+    from corrigenda.middleware.strategies.base import create
+
+    scope = Scope(store, threshold=threshold)
+    if editions is not None:
+        printed = base or model
+        if printed is None:
+            raise InvalidRequest("--editions in front of an upstream needs --base, the model that it serves")
+        options["consolidator"] = LocalConsolidator(store, printed, editions)
+    if model is None:
+        chosen = create(strategy) if strategy is not None else None
+        return Gateway(store, upstream=upstream, strategy=chosen, scope=scope, **options)
+    from corrigenda.middleware.generate import EditedModel
+
+    settings = options["settings"]
+    more = {"strategy": strategy} if strategy is not None else {}
+    edited = with_status(
+        f"loading {model}",
+        lambda: EditedModel.load(model, store, scope=scope, namespace=settings.namespace, **more),
+        quiet=False,
+    )
+    return Gateway(store, model=edited, **options)
+
+
+def _spans(stack: contextlib.ExitStack, wanted: bool) -> Spans:
+    """Return where spans go; what is still on its way when the gateway ends is sent first."""
+    from corrigenda.middleware.gateway.spans import Spans, exporting
+
+    if not wanted:
+        return Spans()
+    provider = exporting()
+    stack.callback(provider.shutdown)
+    return Spans(provider)
+
+
+def _greet(host: str, port: int, memory: str, keys: Keys, behind: str) -> None:
+    from corrigenda.memory.upkeep import is_url
+
     out = err_console()
+    place = memory
+    if is_url(memory):  # a URL may hold a password
+        from corrigenda.memory.redis_link import masked
+
+        place = masked(memory)
     out.print(f"[green]corrigenda[/] in front of {escape(behind)}: http://{host}:{port}/v1", highlight=False)
-    out.print(f"[dim]edits of {escape(str(memory))}, admin page at http://{host}:{port}/admin[/]", highlight=False)
+    out.print(f"[dim]edits of {escape(place)}, admin page at http://{host}:{port}/admin[/]", highlight=False)
     if not any(key.revoked is None for key in keys.all()):
         out.print(
             f"[yellow]note:[/] no keys yet, so the admin API refuses everyone: "
-            f"corrigenda keys create NAME --role admin --memory {escape(str(memory))}",
+            f"corrigenda keys create NAME --role admin --memory {escape(place)}",
             highlight=False,
         )
 
@@ -107,7 +189,7 @@ def create_key(
     namespace: Annotated[
         list[str] | None, typer.Option("--namespace", "-n", help="Where it works; repeatable; * is everywhere.")
     ] = None,
-    memory: MemoryPath = DEFAULT_MEMORY,
+    memory: Where = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is shown now and never again."""
@@ -122,7 +204,7 @@ def create_key(
 
 
 @keys_app.command("list")
-def list_keys(memory: MemoryPath = DEFAULT_MEMORY, as_json: AsJson = False) -> None:
+def list_keys(memory: Where = DEFAULT, as_json: AsJson = False) -> None:
     """List the keys, without their secrets."""
     keys = _keys(memory)
     rows = [key.to_dict() for key in keys.all()]
@@ -138,7 +220,7 @@ def list_keys(memory: MemoryPath = DEFAULT_MEMORY, as_json: AsJson = False) -> N
 @keys_app.command("revoke")
 def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, see `keys list`.")],
-    memory: MemoryPath = DEFAULT_MEMORY,
+    memory: Where = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Make a key stop working, at once and for good."""
@@ -151,10 +233,17 @@ def revoke_key(
         console().print(f"[green]revoked[/] {key.id} ({escape(key.name)})", highlight=False)
 
 
-def _keys(memory: Path) -> Keys:
+def _keys(memory: str) -> Keys:
+    """Open the keys of a memory: a file beside its file, or a place beside its ledger on the server."""
+    from corrigenda.memory.upkeep import is_url
     from corrigenda.middleware.gateway.keys import Keys
 
-    return Keys.beside(memory)
+    if not is_url(memory):
+        return Keys.beside(memory)
+    from corrigenda.middleware.gateway.shared_keys import SharedRows
+
+    url, _, ledger = memory.partition("#")
+    return Keys(SharedRows(url, ledger or "default"))
 
 
 def bench(

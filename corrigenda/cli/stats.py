@@ -46,11 +46,11 @@ def collect(
     texts = None if corpus is None else _paragraphs(corpus)
     lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
     wanted = parse_layers(layers) if layers else _preset_layers(lm)
-    with _bar(quiet=as_json) as bar:
-        task = bar.add_task("", total=None)
+    with bar(quiet=as_json) as shown:
+        task = shown.add_task("", total=None)
 
         def report(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
+            shown.update(task, description=stage, completed=done, total=total)
 
         if texts is not None:
             found = over_text(
@@ -109,7 +109,8 @@ def _paragraphs(path: Path) -> list[str]:
     return [part for part in text.split("\n\n") if part.strip()]
 
 
-def _bar(*, quiet: bool) -> Progress:
+def bar(*, quiet: bool) -> Progress:
+    """Return a progress bar on standard error; silent when ``quiet`` or not on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     target = err_console()
     return Progress(*columns, console=target, transient=True, disable=quiet or not target.is_terminal)

@@ -3,10 +3,11 @@
 Whatever can take edits, answer and be put back is :class:`Editable`: a memory in front of a model, an editor of
 weights, or nothing at all (:class:`Bare`). The suite knows no more than this of either.
 
-Two abilities are optional; without them the columns that need them stay unscored:
+Three abilities are optional; without them the columns that need them stay unscored:
 
 * :class:`Distributions`: what would come next, and how probably (locality by first choice and by KL divergence);
-* :class:`Writes`: a long text from a beginning (fluency and consistency).
+* :class:`Writes`: a long text from a beginning (fluency and consistency);
+* :class:`Continues`: an answer up to given strings (lm-evaluation-harness).
 """
 
 from __future__ import annotations
@@ -84,6 +85,15 @@ class Writes(Protocol):
         ...
 
 
+@runtime_checkable
+class Continues(Protocol):
+    """A model that can be told where to stop."""
+
+    def continue_until(self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str]) -> list[str]:
+        """Continue each prompt greedily until one of ``stops`` begins, or ``max_new_tokens`` tokens are said."""
+        ...
+
+
 class Bare:
     """The unedited model behind the contract: edits change nothing. The baseline of every table."""
 
@@ -119,6 +129,15 @@ class Bare:
         from corrigenda.eval.writing import write
 
         return write(self.lm, self._texts(prompts), tokens=tokens, seed=seed, batch_size=self.batch_size)
+
+    def continue_until(self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str]) -> list[str]:
+        """Continue each prompt greedily until one of ``stops`` begins."""
+        from corrigenda.lm.scoring import greedy
+        from corrigenda.lm.stopping import Stop
+
+        stop = Stop(newline=False, sentence=False, texts=tuple(stops))
+        texts = self._texts(prompts)
+        return greedy(self.lm, texts, max_new_tokens=max_new_tokens, stop=stop, batch_size=self.batch_size)
 
     def _texts(self, prompts: Sequence[str]) -> list[str]:
         return [self.context.render(self.lm, prompt) for prompt in prompts]

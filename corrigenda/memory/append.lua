@@ -6,7 +6,8 @@
 --       3 fingerprint of the writer's encoder, or ''  4 number of events n
 --       then n times: event id, record, edit id, replaced edit id or '', '1' if the edit is live afterwards
 --       then pairs of text hash and vector
--- Returns {'appended' | 'known' | 'moved', last seq of these events, or of the ledger}
+-- With n = 0 and an expected state: whether that is the state, written to all the same ('confirmed').
+-- Returns {'appended' | 'known' | 'confirmed' | 'moved', last seq of these events, or of the ledger}
 
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local last, last_id = 0, ''
@@ -24,9 +25,15 @@ if count > 0 then
     redis.call('HSET', KEYS[2], 'repeated', ARGV[5])
     return { 'known', tonumber(known) + count - 1 }
   end
-  local expected = tonumber(ARGV[1])
-  if expected >= 0 and (expected ~= last or (ARGV[2] ~= '' and ARGV[2] ~= last_id)) then
+end
+local expected = tonumber(ARGV[1])
+if expected >= 0 then
+  if expected ~= last or (ARGV[2] ~= '' and ARGV[2] ~= last_id) then
     return { 'moved', last }
+  end
+  if count == 0 then
+    redis.call('HSET', KEYS[2], 'confirmed', last)
+    return { 'confirmed', last }
   end
 end
 

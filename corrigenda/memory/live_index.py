@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.errors import CorrigendaError, EncoderMismatch, StoreError, StoreUnavailable
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import State, Store
+from corrigenda.memory.server_index import ServerIndex
 from corrigenda.memory.snapshot import SnapshotUnusable, load, pack, write
 from corrigenda.memory.state_file import Copy, state_path
 from corrigenda.memory.state_file import save as save_state
 from corrigenda.memory.vectors import Encoded, encode_edits, recipe
+
+if TYPE_CHECKING:
+    from corrigenda.memory.redis import RedisStore
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class LiveIndex:
         other_encoder: What to do when the ledger on a server is kept with another encoder. Vectors of two are never
             mixed: ``encode`` makes those of this one in the background, and what is done so far can be found;
             ``refuse`` raises :class:`EncoderMismatch` when a search is due.
+        on_server: Whether the server searches, see :class:`ServerIndex`; nothing is kept between processes then.
     """
 
     def __init__(
@@ -57,8 +62,10 @@ class LiveIndex:
         *,
         writable: bool,
         other_encoder: OtherEncoder = "encode",
+        on_server: bool = False,
     ) -> None:
         self.notices: list[str] = []
+        self._on_server = on_server
         self._lock = lock
         self._other_encoder = other_encoder
         self._aside: threading.Thread | None = None  # encodes what is pending
@@ -100,7 +107,7 @@ class LiveIndex:
             encoded: The vectors of ``added``, row by row, where they are at hand.
         """
         self._changes += 1
-        if self._index is None:
+        if self._index is None or self._on_server:
             return  # all that is live is pending when the index is first needed
         for edit in removed:
             self._pending.pop(edit.id, None)
@@ -120,6 +127,10 @@ class LiveIndex:
         Raises:
             EncoderMismatch: There is another encoder, and that is refused.
         """
+        if self._index is None and self._on_server:
+            self._mismatch()
+            self._index = ServerIndex(cast("RedisStore", self._store), self._encoder(), state)
+            self.sync()
         if self._index is None:
             mismatch = self._mismatch()
             self._index = self._restore(state)
@@ -134,6 +145,33 @@ class LiveIndex:
                 break
             self._take_pending(part, self._encode(part))
         return self._index
+
+    def sync(self) -> None:
+        """See to it that the server's sets hold what is live; a server that is away is asked another time."""
+        if isinstance(self._index, ServerIndex):
+            with suppress(StoreUnavailable):
+                self._index.sync(self._store.read)
+
+    def announce(self, edits: Sequence[Edit], known: Mapping[EditId, tuple[Edit, Encoded]]) -> None:
+        """Make ``edits``, which are going to be live, findable where others search, too.
+
+        Args:
+            edits: All of them.
+            known: One row of vectors for those that were encoded, and the edit as it was then.
+        """
+        if not (self._on_server and edits):
+            return
+        index = self._index
+        if not isinstance(index, ServerIndex):
+            index = ServerIndex(cast("RedisStore", self._store), self._encoder(), State())
+        others = []
+        for edit in edits:
+            before, encoded = known.get(edit.id, (None, None))
+            if encoded is not None and before == edit:
+                index.announce([edit], encoded)
+            else:
+                others.append(edit)
+        index.announce(others, None)
 
     def _mismatch(self) -> str:
         """Return what is wrong with the ledger's encoder; empty for nothing."""
@@ -198,6 +236,8 @@ class LiveIndex:
         """Copy what a snapshot holds; return what writes it, if one is wanted."""
         if not (self._writable and self._snapshot is not None and self._changes and state.live):
             return None
+        if self._on_server:
+            return partial(self._write, self._snapshot, None, Copy.of(state)) if len(state.live) >= _BIG else None
         if self._index is None and self._snapshot.exists():
             return None  # the next reader catches up from the ledger's tail, which is cheaper than rewriting it all
         try:
@@ -208,9 +248,10 @@ class LiveIndex:
         self._changes = 0
         return partial(self._write, self._snapshot, arrays, Copy.of(state) if len(state.live) >= _BIG else None)
 
-    def _write(self, path: Path, arrays: dict[str, Any], copy: Copy | None) -> None:
+    def _write(self, path: Path, arrays: dict[str, Any] | None, copy: Copy | None) -> None:
         try:
-            write(path, arrays)
+            if arrays is not None:
+                write(path, arrays)
             if copy is not None:
                 save_state(state_path(path), copy)
         except OSError as error:

@@ -18,6 +18,7 @@ from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, abo
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
 from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.feedback import Recalled, feedback_edit, namespace_of, recall
 from corrigenda.memory.ledger import Event, State, Store, replay
 from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.mentions import Mention, Names
@@ -50,7 +51,7 @@ class Memory:
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         readonly: Whether writing is refused.
-        other_encoder: See :class:`corrigenda.memory.live_index.LiveIndex`; concerns ledgers on servers.
+        other_encoder, on_server: See :class:`corrigenda.memory.live_index.LiveIndex`; concern ledgers on servers.
 
     Usually built with :meth:`open`.
     """
@@ -63,10 +64,16 @@ class Memory:
         snapshot: Path | None = None,
         readonly: bool = False,
         other_encoder: OtherEncoder = "encode",
+        on_server: bool = False,
     ) -> None:
         self.readonly = readonly
         self._replica = Replica(
-            store, encoder=encoder, snapshot=snapshot, writable=not readonly, other_encoder=other_encoder
+            store,
+            encoder=encoder,
+            snapshot=snapshot,
+            writable=not readonly,
+            other_encoder=other_encoder,
+            on_server=on_server,
         )
 
     @classmethod
@@ -155,6 +162,10 @@ class Memory:
         with self._replica.lock:
             ids = self._replica.state.lineage(self.get(edit_id).id)
         return tuple(self._replica.store.read(about=ids))
+
+    def events(self, *, after: int = 0, until: int | None = None) -> tuple[Event, ...]:
+        """Return the events of all namespaces with ``after < seq <= until``, in order; to the end by default."""
+        return tuple(self._replica.store.read(after, until=until))
 
     def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
         """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
@@ -286,6 +297,40 @@ class Memory:
         with about(edit):
             self._replica.write(decide)
         return edit
+
+    # What users mean
+
+    def feedback(
+        self,
+        query: str,
+        clarification: str,
+        *,
+        argument: str | None = None,
+        namespace: str = "default",
+        author: str | None = None,
+    ) -> Edit:
+        """Remember what a user meant by ``query``; durable when this returns. Of equal queries the latest word counts.
+
+        Args:
+            query: What was asked. What stands in angle brackets is an argument, and may differ the next time.
+            clarification: What was meant: "when I ask for akin to, I want a synonym".
+            argument: Words of the query that are an argument, where no brackets mark it.
+            namespace: Whose feedback.
+            author: Who gave it.
+
+        Returns:
+            The feedback, as an edit of a namespace of its own; :meth:`retract` takes it back.
+
+        Raises:
+            InvalidEdit: See :func:`corrigenda.memory.feedback.feedback_edit`.
+            StoreError: Nothing was written; the subclass says why.
+        """
+        return self.add(feedback_edit(query, clarification, argument=argument, namespace=namespace, author=author))
+
+    def recall(self, queries: Sequence[str], namespace: str = "default") -> list[Recalled | None]:
+        """Return for each of ``queries`` the feedback of ``namespace`` that fits it."""
+        known = self.live(namespace_of(namespace))
+        return [recall(query, known) for query in queries]
 
     # Finding in it
 

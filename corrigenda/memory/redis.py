@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from corrigenda.errors import (
     InvalidRequest,
@@ -38,6 +38,12 @@ from corrigenda.errors import (
 from corrigenda.memory.ledger import Event
 from corrigenda.memory.records import decode_event, encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from corrigenda.edit import EditId
 
 Durability = Literal["server", "disk", "replicas"]
 
@@ -195,19 +201,7 @@ class RedisStore:
         if transaction.events or transaction.vectors:
             self._commit(transaction)
         elif transaction.base is not None:
-            self.confirm()
-
-    def confirm(self) -> None:
-        """Make sure that what was read is as durable as what is written: it may have been written in vain.
-
-        A write that could not be confirmed is there all the same; whoever repeats it finds it, and must not take that
-        for an acknowledgement.
-
-        Raises:
-            StoreUnavailable: It cannot be confirmed now.
-        """
-        if self._waits:
-            self.link.call(self._touch)
+            self._confirm(transaction.base)
 
     def changed(self) -> bool:
         """Tell whether another process may have appended since this was last asked; not while the server is away."""
@@ -308,8 +302,20 @@ class RedisStore:
                 return dropped
 
     def knows(self, event_id: str) -> bool:
-        """Tell whether an event of that id is in the ledger."""
-        return bool(self.link.call(lambda db: db.hexists(self._key("ids"), event_id)))
+        """Tell whether an event of that id is in the ledger, as durably as if it were written now.
+
+        Raises:
+            StoreUnavailable: No answer, or it is there and cannot be confirmed.
+        """
+        while True:
+            base = self.last()
+            if not self.link.call(lambda db: db.hexists(self._key("ids"), event_id)):
+                return False
+            try:
+                self._confirm(base)
+            except LedgerMoved:
+                continue
+            return True
 
     def wait(self, after: int, seconds: float) -> list[Event]:
         """Return the events after ``after``, waiting up to ``seconds`` for one; no more than a page of them.
@@ -328,6 +334,49 @@ class RedisStore:
         """Return which edits are live according to the server, with the events that made them so."""
         rows = self.link.call(lambda db: db.hgetall(self._key("live")))
         return {edit_id.decode(): int(seq) for edit_id, seq in rows.items()}
+
+    # Vector sets, on servers that have them
+
+    def put_vectors(self, fingerprint: str, namespace: str, rows: Mapping[EditId, NDArray[np.float32]]) -> None:
+        """Put unit rows, (d,), into the set of a namespace."""
+        key = self._key("set", fingerprint, namespace)
+
+        def put(db: Client) -> None:
+            pipe = db.pipeline(transaction=False)
+            for edit_id, row in rows.items():
+                pipe.execute_command("VADD", key, "FP32", row.tobytes(), edit_id)
+            pipe.execute()
+
+        self.link.call(put)
+
+    def drop_vectors(self, fingerprint: str, namespace: str, ids: Sequence[EditId]) -> None:
+        """Take rows out of the set of a namespace; those absent are passed over."""
+        key = self._key("set", fingerprint, namespace)
+
+        def drop(db: Client) -> None:
+            pipe = db.pipeline(transaction=False)
+            for edit_id in ids:
+                pipe.execute_command("VREM", key, edit_id)
+            pipe.execute()
+
+        self.link.call(drop)
+
+    def nearest(self, fingerprint: str, namespace: str, query: NDArray[np.float32], count: int) -> list[str]:
+        """Return the ids of up to ``count`` rows of a namespace's set, most similar to ``query``, (d,), first."""
+        key = self._key("set", fingerprint, namespace)
+        arguments = ("VSIM", key, "FP32", query.tobytes(), "COUNT", count)
+        found = self.link.call(lambda db: db.execute_command(*arguments), total=_BRIEFLY)
+        return [edit_id.decode() for edit_id in found]
+
+    def synced(self, fingerprint: str) -> tuple[int, str]:
+        """Return number and id of the event up to which the sets of ``fingerprint`` are complete; (0, "") for none."""
+        mark = self.link.call(lambda db: db.hget(self._key("meta"), f"set:{fingerprint}"))
+        seq, _, event = mark.decode().partition(" ") if mark is not None else ("0", "", "")
+        return int(seq), event
+
+    def set_synced(self, fingerprint: str, seq: int, event: str) -> None:
+        """Note that the sets of ``fingerprint`` are complete up to event ``seq``."""
+        self.link.call(lambda db: db.hset(self._key("meta"), f"set:{fingerprint}", f"{seq} {event}"))
 
     # How it works
 
@@ -376,16 +425,34 @@ class RedisStore:
                 raise self._damaged(f"event {seq} cannot be read: {error}") from error
         return events
 
+    def _confirm(self, base: tuple[int, str]) -> None:
+        """Make sure that the state ``base``, which was read, is there to stay: it may have been written in vain.
+
+        A write that could not be confirmed is there all the same. Whoever repeats it finds it, and must not take that
+        for an acknowledgement: by then, another server may answer that never had it.
+
+        Raises:
+            LedgerMoved: It is not the state any more.
+            StoreUnavailable: It cannot be confirmed now.
+        """
+        if not self._waits:
+            return
+        status, last = self.link.call(lambda db: self._run(db, self._keys(""), [*base, "", 0]))
+        if status == b"moved":
+            raise LedgerMoved(f"the ledger is at {last} now, not at {base[0]}", remedy="Try again.")
+
+    def _keys(self, fingerprint: str) -> list[str]:
+        return [*map(self._key, ("events", "meta", "ids", "about", "live")), self._key("vectors", fingerprint)]
+
     def _commit(self, transaction: _Transaction) -> None:
-        base = transaction.base or _ANYWHERE
+        base = (transaction.base if transaction.events else None) or _ANYWHERE
         arguments: list[Any] = [base[0], base[1], transaction.fingerprint, len(transaction.events)]
         for event in transaction.events:
             live = "0" if event.kind in ("retracted", "consolidated") else "1"
             arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)
         for pair in transaction.vectors.items():
             arguments += pair
-        names = ("events", "meta", "ids", "about", "live")
-        keys = [*map(self._key, names), self._key("vectors", transaction.fingerprint)]
+        keys = self._keys(transaction.fingerprint)
         status, last = self.link.call(lambda db: self._run(db, keys, arguments))
         if status == b"moved":
             raise LedgerMoved(f"another writer was faster: the ledger is at {last} now", remedy="Try again.")
@@ -418,11 +485,6 @@ class RedisStore:
     def _waits(self) -> bool:
         """Whether an answer of the server is not enough."""
         return self._durability == "replicas" or (self._durability == "disk" and self._waits_for_disk)
-
-    def _touch(self, db: Client) -> None:
-        pipe = db.pipeline(transaction=False)
-        pipe.hset(self._key("meta"), "confirmed", "1")  # a wait is for what its own connection wrote
-        self._reached(self._waiting(pipe)[1])
 
     def _waiting(self, pipe: Any) -> list[Any]:
         # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.

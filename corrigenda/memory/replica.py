@@ -38,6 +38,7 @@ class Replica:
         snapshot: Where the index is kept between processes; ``None`` for nowhere.
         writable: Whether the store, and the snapshot, may be written.
         other_encoder: What to do about a ledger that is kept with another encoder, see :class:`LiveIndex`.
+        on_server: Whether the server searches.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Replica:
         snapshot: Path | None,
         writable: bool,
         other_encoder: OtherEncoder = "encode",
+        on_server: bool = False,
     ) -> None:
         self.store = store
         self.lock = threading.RLock()
@@ -59,7 +61,13 @@ class Replica:
         self._closed = False
         self._loading = threading.Lock()
         self._index = LiveIndex(
-            store, lambda: self.encoder, snapshot, self.lock, writable=writable, other_encoder=other_encoder
+            store,
+            lambda: self.encoder,
+            snapshot,
+            self.lock,
+            writable=writable,
+            other_encoder=other_encoder,
+            on_server=on_server,
         )
         with _collector_paused():
             if snapshot is not None:
@@ -220,6 +228,9 @@ class Replica:
             if (intent := getattr(self._intent, "name", None)) is not None:
                 plan.events = [replace(event, id=f"{intent}-{place}") for place, event in enumerate(plan.events)]
             if plan.events:
+                coming = [event.edit for event in plan.events if event.kind not in ("retracted", "consolidated")]
+                known = {edit.id: (edit, encoded.rows(n, n + 1)) for n, edit in enumerate(edits)} if encoded else {}
+                self._index.announce(coming, known)
                 last = self.store.append(plan.events)
                 if edits:
                     self.store.keep_vectors(self.encoder.fingerprint, encoded.fresh if encoded is not None else {})
@@ -257,6 +268,11 @@ class Replica:
                     vectors = encoded.rows(place, place + 1)
             self._index.change(removed, [added] if added is not None else [], vectors)
         return bool(events)
+
+    def sync(self) -> None:
+        """See to it that what others search in is complete."""
+        with self.lock:
+            self._index.sync()
 
     def snapshot(self) -> None:
         """Write the index where it is kept between processes; what goes wrong is a notice."""

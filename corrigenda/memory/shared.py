@@ -7,11 +7,12 @@ what is known, with a notice. Writing is refused then, or kept in an outbox on t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from corrigenda.edit import Edit
-from corrigenda.errors import StoreUnavailable
+from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.conflicts import OnConflict
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.live_index import OtherEncoder
@@ -19,9 +20,11 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.outbox import Intent, Outbox
 from corrigenda.memory.redis import Durability, RedisStore
 from corrigenda.memory.redis_link import Patience
+from corrigenda.memory.server_index import has_vector_sets
 from corrigenda.memory.tail import Tail
 
 T = TypeVar("T")
+Where = Literal["process", "server"]
 
 
 class SharedMemory(Memory):
@@ -36,6 +39,8 @@ class SharedMemory(Memory):
         follow: Whether a thread takes in at once what others write; without it, :meth:`refresh` does.
         other_encoder: What to do about a ledger whose vectors another encoder made: ``encode`` its edits again, in
             the background, while what is done can be found; or ``refuse`` to search.
+        search: Where vectors are compared: in this ``process``, which holds them all, or on the ``server`` (Redis 8:
+            vector sets), for memories larger than a process. All that write to such a ledger should say the same.
     """
 
     def __init__(
@@ -48,8 +53,22 @@ class SharedMemory(Memory):
         outbox: Path | None = None,
         follow: bool = True,
         other_encoder: OtherEncoder = "encode",
+        search: Where = "process",
     ) -> None:
-        super().__init__(store, encoder=encoder, snapshot=snapshot, readonly=readonly, other_encoder=other_encoder)
+        if search not in get_args(Where):
+            raise InvalidRequest(f"search={search!r} is none", remedy=f"Allowed: {', '.join(get_args(Where))}.")
+        if search == "server" and not has_vector_sets(store):
+            raise InvalidRequest(
+                f"{store.link.where} has no vector sets", remedy="Use Redis 8 or later, or search='process'."
+            )
+        super().__init__(
+            store,
+            encoder=encoder,
+            snapshot=snapshot,
+            readonly=readonly,
+            other_encoder=other_encoder,
+            on_server=search == "server",
+        )
         self._server = store
         self._refreshed = self.version
         self._outbox = Outbox(outbox) if outbox is not None else None
@@ -67,6 +86,7 @@ class SharedMemory(Memory):
         outbox: str | Path | None = None,
         follow: bool = True,
         other_encoder: OtherEncoder = "encode",
+        search: Where = "process",
         durability: Durability = "server",
         replicas: int = 1,
         patience: Patience | None = None,
@@ -84,6 +104,7 @@ class SharedMemory(Memory):
             outbox: See the class.
             follow: See the class.
             other_encoder: See the class.
+            search: See the class.
             durability: What an acknowledged write has reached, see :mod:`corrigenda.memory.redis`.
             replicas: How many of them, with ``durability="replicas"``.
             patience: Time-outs.
@@ -113,6 +134,7 @@ class SharedMemory(Memory):
                 outbox=Path(outbox) if outbox is not None else None,
                 follow=follow,
                 other_encoder=other_encoder,
+                search=search,
             )
         except BaseException:
             store.close()
@@ -159,7 +181,7 @@ class SharedMemory(Memory):
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
     ) -> Edit:
         """Put a changed edit in the place of a live one; see :meth:`Memory.amend`. With an outbox perhaps later."""
-        self.refresh()
+        self._catch_up()
         old = self.get(edit_id)
         validity = changes.pop("validity", None)
         if validity is not None:
@@ -174,7 +196,7 @@ class SharedMemory(Memory):
 
     def retract(self, edit_id: str, *, reason: str | None = None, author: str | None = None) -> Edit:
         """Take a live edit back; see :meth:`Memory.retract`. With an outbox it may be live for a while yet."""
-        self.refresh()
+        self._catch_up()
         edit = self.get(edit_id)
         values = {"edit_id": edit.id, "reason": reason, "author": author}
 
@@ -191,6 +213,11 @@ class SharedMemory(Memory):
             self._outbox.close()
         super().close()
 
+    def _catch_up(self) -> None:
+        """Take in what the follower has not yet: what another machine added a moment ago can be amended, too."""
+        with suppress(StoreUnavailable):
+            self._replica.refresh()
+
     def _do(self, intent: Intent, write: Callable[[], T], later: T) -> T:
         """Write; if the server is away and there is an outbox, leave it there and return ``later``."""
         if self._outbox is None:
@@ -205,7 +232,8 @@ class SharedMemory(Memory):
         return later
 
     def _deliver(self) -> None:
-        """Carry out what waits in the outbox."""
+        """Carry out what waits in the outbox, and see to the server's index, if it has one."""
+        self._replica.sync()
         if self._outbox is None:
             return
         put_aside = len(self._outbox.refused())
@@ -217,7 +245,6 @@ class SharedMemory(Memory):
 
     def _carry_out(self, intent: Intent) -> None:
         if self._server.knows(f"{intent.id}-0"):
-            self._server.confirm()
             return  # done before: only the answer, or the note that it was done, was lost
         values = dict(intent.values)
         with self._replica.intending(intent.id):

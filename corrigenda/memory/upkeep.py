@@ -25,7 +25,7 @@ from corrigenda.memory.snapshot import SnapshotUnusable, load, snapshot_path
 from corrigenda.memory.state_file import StateUnusable, state_path
 from corrigenda.memory.state_file import load as load_state
 from corrigenda.memory.texts import frame_text, index_text
-from corrigenda.memory.vectors import recipe, text_hash
+from corrigenda.memory.vectors import BATCH, encode_edits, recipe, text_hash
 from corrigenda.paths import cache_dir
 
 _PAGE = 2_000
@@ -221,6 +221,23 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
         return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
 
     return len(memory._replica.write(decide).events)
+
+
+def reencode(memory: Memory, *, progress: Progress = lambda done: None) -> int:
+    """Encode all live edits with the memory's encoder and keep the vectors; return how many edits there are.
+
+    What is encoded already is not encoded again, so that this can be stopped and run again. A ledger on a server then
+    expects this encoder of whoever connects.
+    """
+    store, encoder = memory._replica.store, memory.encoder
+    edits = list(memory._replica.state.live.values())
+    for start in range(0, len(edits), BATCH):
+        part = encode_edits(edits[start : start + BATCH], encoder, store)
+        store.keep_vectors(encoder.fingerprint, part.fresh)
+        progress(min(start + BATCH, len(edits)))
+    if (adopt := getattr(store, "adopt_encoder", None)) is not None:
+        adopt(encoder.fingerprint)
+    return len(edits)
 
 
 def expire(memory: Memory, *, before: datetime | None = None) -> int:

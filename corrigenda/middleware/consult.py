@@ -120,6 +120,11 @@ def consult(
     """
     if isinstance(strategy, Guiding):
         return (yield from strategy.consult(requests, namespace=namespace, room=room))
+    return (yield from scoped(requests, strategy=strategy, namespace=namespace, room=room))
+
+
+def scoped(requests: Sequence[Chat], *, strategy: Strategy, namespace: str, room: Room) -> Flow:
+    """Let the scope classifier say which edits concern each of ``requests``, and ``strategy`` what becomes of it."""
     version, found = yield from judged(requests, namespace)
     return [decision(request, found.get(place), strategy, room, version) for place, request in enumerate(requests)]
 

@@ -4,15 +4,15 @@
 * :class:`EditRunnable` wraps whatever takes a prompt: ``retriever | prompt | EditRunnable(...) | parser``;
 * :class:`LocalChatModel` makes an :class:`~corrigenda.middleware.generate.EditedModel` a chat model;
 * :class:`EditRetriever` finds the edits that concern a question, in front of any other retriever;
-* :func:`agent_middleware` makes the middleware for ``create_agent`` of the ``langchain`` package;
+* :class:`EditAgentMiddleware` is for ``create_agent`` of the ``langchain`` package, which it needs;
 * :class:`LangChainEncoder` makes any ``Embeddings`` the encoder of a memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,14 +43,17 @@ try:
 except ImportError as error:
     raise MissingExtra.named("langchain", error.name or "langchain_core") from error
 
+if TYPE_CHECKING:
+    from corrigenda.middleware.langchain_agents import EditAgentMiddleware
+
 __all__ = [
+    "EditAgentMiddleware",
     "EditRetriever",
     "EditRunnable",
     "EditedChatModel",
     "LangChainEncoder",
     "LocalChatModel",
     "Reviser",
-    "agent_middleware",
 ]
 
 
@@ -289,34 +292,13 @@ def _document(edit: Any, **scores: float) -> Document:
     return Document(page_content=edit.statement, metadata=metadata, id=edit.id)
 
 
-def agent_middleware(memory: Memory, **settings: Any) -> Any:
-    """Return a middleware for ``langchain.agents.create_agent(..., middleware=[...])``.
+def __getattr__(name: str) -> Any:
+    # Agents need the package langchain, which is larger than langchain-core; all else here does without.
+    if name != "EditAgentMiddleware":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from corrigenda.middleware.langchain_agents import EditAgentMiddleware
 
-    Args:
-        memory: The edits.
-        **settings: ``strategy``, ``scope``, ``namespace``; see :class:`~corrigenda.middleware.desk.Desk`.
-
-    Raises:
-        MissingExtra: The package ``langchain`` is not installed.
-    """
-    try:
-        from langchain.agents.middleware import AgentMiddleware
-    except ImportError as error:
-        raise MissingExtra("this needs 'langchain', which is not installed", remedy="pip install langchain") from error
-    reviser = Reviser(memory, **settings)
-
-    class EditAgentMiddleware(AgentMiddleware[Any, Any, Any]):
-        """Puts the edits in front of every call of the agent's model; what the agent remembers stays as it is."""
-
-        def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-            revised, trace = reviser.messages(request.messages)
-            return handler(request if trace.untouched else request.override(messages=revised))
-
-        async def awrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-            revised, trace = await reviser.amessages(request.messages)
-            return await handler(request if trace.untouched else request.override(messages=revised))
-
-    return EditAgentMiddleware()
+    return EditAgentMiddleware
 
 
 class LangChainEncoder:

@@ -95,6 +95,10 @@ class Anatomy:
         self._check(layer)
         return self._site(self.map.attention_out(layer))
 
+    def linear(self, name: str) -> Site:
+        """Return the projection ``name``, one of those that the layer map names; raises as :meth:`mlp_out`."""
+        return self._site(name)
+
     def _check(self, layer: int) -> None:
         if not 0 <= layer < self.map.count:
             raise InvalidParams(

@@ -17,6 +17,7 @@ import torch
 from corrigenda.edit import Edit
 from corrigenda.errors import UnstableUpdate
 from corrigenda.param_editors.anatomy import Site, oriented
+from corrigenda.param_editors.neurons import Neurons, attach
 from corrigenda.param_editors.update import Consolidation, WeightUpdate, added, digest
 
 if TYPE_CHECKING:
@@ -106,14 +107,17 @@ class Draft:
         *,
         details: Mapping[str, Any] | None = None,
         carry: Mapping[str, torch.Tensor] | None = None,
+        neurons: Sequence[Neurons] = (),
     ) -> Consolidation:
-        """Return what was written as a value."""
+        """Return what was written as a value; ``neurons`` are attached now."""
         updates = tuple(self._update(name) for name in self._originals)
         lost = max((update.rounding for update in updates), default=0.0)
         if lost > ROUNDING_NOTE:
             self.notes.append(
                 f"rounding to {self.lm.dtype} lost {lost:.0%} of the update; edit a float32 copy to keep it"
             )
+        for group in neurons:
+            attach(self.lm, group)
         return Consolidation(
             method=self.method,
             edits=tuple(edits),
@@ -123,6 +127,7 @@ class Draft:
             notes=tuple(self.notes),
             details=dict(details or {}),
             carry=dict(carry or {}),
+            neurons=tuple(neurons),
             model=self.lm,
         )
 

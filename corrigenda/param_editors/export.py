@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from corrigenda.errors import InvalidRequest
 from corrigenda.param_editors.files import read_tensors, write_tensors
 from corrigenda.param_editors.update import Consolidation, added, damaged
+from corrigenda.param_editors.widening import with_neurons
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -46,6 +47,11 @@ def factors(chain: Sequence[Consolidation]) -> dict[str, tuple[torch.Tensor, tor
     """
     found: dict[str, tuple[torch.Tensor, torch.Tensor, bool]] = {}
     for done in chain:
+        if done.neurons:
+            raise InvalidRequest(
+                f"{done.method} added neurons; no low-rank update of the weights is equal to that",
+                remedy="Export a full checkpoint, which widens the feed-forwards.",
+            )
         for update in done.updates:
             if update.left is None or update.right is None:
                 raise InvalidRequest(
@@ -111,6 +117,8 @@ def export_lora(chain: Sequence[Consolidation], folder: str | Path, *, base: str
 def export_checkpoint(lm: LanguageModel, folder: str | Path, *, chain: Sequence[Consolidation] = ()) -> Path:
     """Write the model as it is, edits in the weights, so that plain transformers loads it; the tokenizer as well.
 
+    Neurons that were added become part of the feed-forwards, which are widened for it.
+
     Args:
         lm: The edited model.
         folder: New folder.
@@ -118,10 +126,13 @@ def export_checkpoint(lm: LanguageModel, folder: str | Path, *, chain: Sequence[
 
     Raises:
         InvalidRequest: The folder exists.
+        UnsupportedArchitecture: Neurons were added to a model that cannot be widened.
     """
+    neurons = [group for done in chain for group in done.neurons]
+    model = with_neurons(lm, neurons) if neurons else lm.model
 
     def fill(draft: Path) -> None:
-        lm.model.save_pretrained(draft)
+        model.save_pretrained(draft)
         lm.tokenizer.save_pretrained(draft)
         _describe(draft, chain)
 

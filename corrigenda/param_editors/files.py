@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from corrigenda.edit import Edit
+from corrigenda.param_editors.neurons import Neurons
 from corrigenda.param_editors.update import Consolidation, WeightUpdate, damaged, digest
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = "corrigenda-consolidation/1"
 _TENSORS = ("original", "left", "right", "edited")
+_NEURONS = ("up", "down", "gate", "bias")
 _PLAIN = ("name", "transposed", "ratio", "rounding", "before", "after")
 
 
@@ -36,10 +38,15 @@ def write_consolidation(done: Consolidation, path: Path, *, originals: bool = Tr
         for kind in _TENSORS if originals else _TENSORS[1:]:
             if (tensor := getattr(update, kind)) is not None:
                 tensors[f"{place}/{kind}"] = tensor.cpu().contiguous()
+    for place, group in enumerate(done.neurons):
+        for kind in _NEURONS:
+            if (tensor := getattr(group, kind)) is not None:
+                tensors[f"neurons/{place}/{kind}"] = tensor.detach().cpu().contiguous()
     head = {
         "method": done.method,
         "edits": [edit.to_dict() for edit in done.edits],
         "updates": [{name: getattr(update, name) for name in _PLAIN} for update in done.updates],
+        "neurons": [{"layer": group.layer, "activation": group.activation} for group in done.neurons],
         "params": dict(done.params),
         "seconds": dict(done.seconds),
         "notes": list(done.notes),
@@ -72,6 +79,10 @@ def read_consolidation(path: Path, lm: LanguageModel | None = None) -> Consolida
         if "original" not in kept:
             kept["original"] = _original(path, row, lm)
         updates.append(WeightUpdate(**row, **kept))
+    neurons = []
+    for place, row in enumerate(head.get("neurons", ())):
+        own: dict[str, Any] = {kind: tensors[key] for kind in _NEURONS if (key := f"neurons/{place}/{kind}") in tensors}
+        neurons.append(Neurons(**row, **own))
     carry = {name.removeprefix("carry/"): tensor for name, tensor in tensors.items() if name.startswith("carry/")}
     return Consolidation(
         method=head["method"],
@@ -82,6 +93,7 @@ def read_consolidation(path: Path, lm: LanguageModel | None = None) -> Consolida
         notes=tuple(head["notes"]),
         details=head["details"],
         carry=carry,
+        neurons=tuple(neurons),
         model=lm,
     )
 

@@ -111,8 +111,12 @@ class Keep:
         return done
 
     def put(self, path: Path, done: Consolidation) -> None:
-        """Keep ``done`` without the original weights, which are the model's own: only what was added takes room."""
-        write_consolidation(done, path, originals=False)
+        """Keep ``done`` without the original weights, which are the model's own: only what was added takes room.
+
+        Updates of full rank take the room of whole weights; they are made again instead.
+        """
+        if all(update.rank is not None for update in done.updates):
+            write_consolidation(done, path, originals=False)
 
     def _state(self, chain: Sequence[Consolidation]) -> str:
         return _name([self.lm.fingerprint, str(self.lm.dtype), [u.after for done in chain for u in done.updates]])

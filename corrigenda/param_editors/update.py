@@ -16,6 +16,7 @@ import torch
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidRequest, ModelDamaged, NotRevertible
 from corrigenda.param_editors.anatomy import oriented
+from corrigenda.param_editors.neurons import Neurons, attach, detach, is_attached
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -76,6 +77,7 @@ class Consolidation:
         notes: What a user should know: thin statistics, rounding, edits that did not converge.
         details: Figures by edit or layer, JSON-ready.
         carry: Tensors that the next consolidation of a chain needs (AlphaEdit's running keys).
+        neurons: What was added beside feed-forward blocks (T-Patcher, CaliNET).
         model: The model that was written to; ``None`` for one read from a file.
     """
 
@@ -87,6 +89,7 @@ class Consolidation:
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     carry: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    neurons: tuple[Neurons, ...] = ()
     model: LanguageModel | None = field(default=None, repr=False)
 
     @property
@@ -95,13 +98,14 @@ class Consolidation:
         return max((update.ratio for update in self.updates), default=0.0)
 
     def revert(self, lm: LanguageModel | None = None) -> None:
-        """Put every written weight back as it was, bit for bit.
+        """Put every written weight back as it was, bit for bit, and take added neurons off.
 
         Args:
             lm: The model to put back; the one that was written to by default.
 
         Raises:
-            NotRevertible: A weight is not what the update left behind; nothing is changed.
+            NotRevertible: A weight is not what the update left behind, or the neurons are not there; nothing is
+                changed.
             InvalidRequest: Read from a file, and no model given.
         """
         self._swap(lm, undo=True)
@@ -123,6 +127,13 @@ class Consolidation:
                     f"{update.name} of {target.name} is not as this {self.method} update {state}",
                     remedy="Revert later updates first, the last one first, or load the model anew.",
                 )
+        if any(is_attached(target, group) != undo for group in self.neurons):
+            raise NotRevertible(
+                f"neurons of this {self.method} update are {'not ' if undo else ''}attached to {target.name}",
+                remedy="An update is written once, and then reverted once.",
+            )
+        for group in self.neurons:
+            (detach if undo else attach)(target, group)
         with torch.no_grad():
             for update in self.updates:
                 weight = weights[update.name]
@@ -132,8 +143,13 @@ class Consolidation:
         """Add the update to the weights of a state dict, in place of the mapping's entries.
 
         Raises:
-            InvalidRequest: A weight is missing or of another shape; nothing is changed.
+            InvalidRequest: A weight is missing or of another shape, or neurons were added; nothing is changed.
         """
+        if self.neurons:
+            raise InvalidRequest(
+                f"{self.method} added neurons: matrices grow, and the configuration with them",
+                remedy="Export a full checkpoint, which widens every block.",
+            )
         for update in self.updates:
             found = state.get(update.name)
             if found is None or found.shape != update.original.shape:

@@ -1,71 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from pathlib import Path
 
 import pytest
+import tokenizers
+import torch
+import transformers
+from scripted_methods import Scripted, make_case
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from typer.testing import CliRunner
 
-from corrigenda.edit import Edit
-from corrigenda.errors import CorrigendaError, SubjectNotFound
-from corrigenda.eval.case import Case, Probe
+from corrigenda.cli.main import app
 from corrigenda.eval.scoring import Budget
-from corrigenda.lm.scoring import TargetScore
 
-
-@dataclass
-class Scripted:
-    """A method whose answers are written down: everything a metric says about it can be worked out by hand.
-
-    ``edited`` maps (target of a live edit, prompt) to an answer; any other prompt gets its ``bare`` answer.
-    ``first_choices`` maps (prompt, target) to which of the target's tokens the model would choose.
-    """
-
-    bare: dict[str, str] = field(default_factory=dict)
-    edited: dict[tuple[str, str], str] = field(default_factory=dict)
-    first_choices: dict[tuple[str, str], tuple[bool, ...]] = field(default_factory=dict)
-    edited_choices: dict[tuple[str, str], tuple[bool, ...]] = field(default_factory=dict)
-    refuses: frozenset[str] = frozenset()
-    too_long: frozenset[str] = frozenset()
-    forgets_to_undo: bool = False
-    live: list[Edit] = field(default_factory=list)
-    calls: list[tuple[str, int]] = field(default_factory=list)
-    limits: dict[str, int] = field(default_factory=dict)
-
-    def edit(self, edits: Sequence[Edit]) -> ScriptedUndo:
-        if any(edit.target in self.refuses for edit in edits):
-            raise SubjectNotFound("the subject is not in the prompt")
-        self.live += edits
-        return ScriptedUndo(self, tuple(edits))
-
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
-        self.calls.append(("generate", len(prompts)))
-        if bad := self.too_long & set(prompts):
-            raise CorrigendaError(f"too long: {sorted(bad)}")
-        self.limits |= dict.fromkeys(prompts, max_new_tokens)
-        return [self._answer(prompt) for prompt in prompts]
-
-    def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
-        self.calls.append(("score", len(prompts)))
-        table = {**self.first_choices, **self.edited_choices} if self.live else self.first_choices
-        found = [table.get(pair, (True,)) for pair in zip(prompts, targets, strict=True)]
-        return [TargetScore((-0.5,) * len(row), row) for row in found]
-
-    def _answer(self, prompt: str) -> str:
-        for edit in reversed(self.live):
-            if (edit.target, prompt) in self.edited:
-                return self.edited[edit.target, prompt]
-        return self.bare.get(prompt, "")
-
-
-@dataclass
-class ScriptedUndo:
-    owner: Scripted
-    edits: tuple[Edit, ...]
-
-    def revert(self) -> None:
-        if not self.owner.forgets_to_undo:
-            for edit in self.edits:
-                self.owner.live.remove(edit)
+COUNTRIES = ("France", "Spain", "Italy", "Kenya", "Chile", "Japan")
 
 
 @pytest.fixture
@@ -76,22 +25,6 @@ def scripted() -> type[Scripted]:
 @pytest.fixture
 def budget() -> Budget:
     return Budget(lambda text: len(text.split()))
-
-
-def make_case(name: str, subject: str, target: str, *, relation: str | None = "capital") -> Case:
-    """A capital: its own prompt, two wordings, two neighbours."""
-    prompt = f"The capital of {subject} is"
-    return Case(
-        name,
-        (Edit(prompt, target, subject=subject, relation=relation),),
-        (
-            Probe("reliability", prompt, (target,), "prompt"),
-            Probe("generalization", f"{subject}'s capital is", (target, f"{target} City"), "paraphrase"),
-            Probe("generalization", f"What is the capital of {subject}?", (target,), "question"),
-            Probe("locality", f"The river of {subject} is", ("Seine",), "neighbour"),
-            Probe("locality", f"The king of {subject} is", ("Louis",), "neighbour"),
-        ),
-    )
 
 
 @pytest.fixture
@@ -133,3 +66,75 @@ def two_capitals(scripted):
         },
     )
     return cases, method
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with a language model of a few thousand random weights."""
+    core = tokenizers.Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        ["The capital of France is Paris."],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False),
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rows = [
+        {
+            "prompt": f"The capital of {country} is",
+            "target": f"Town {number}",
+            "subject": country,
+            "relation": "capital",
+            "paraphrases": [f"{country}'s capital is"],
+            "locality": [f"The king of {country} is", f"The river of {country} is"],
+        }
+        for number, country in enumerate(COUNTRIES)
+    ]
+    path = tmp_path / "edits.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def evaluate(call, tiny, data_file):
+    def evaluate(*arguments, code=0):
+        return call("eval", "run", "--data", data_file, "--model", tiny, "--method", "none", *arguments, code=code)
+
+    return evaluate

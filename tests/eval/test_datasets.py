@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from corrigenda.errors import DatasetError, UnknownName
+from corrigenda.errors import DatasetError, MissingExtra, UnknownName
 from corrigenda.eval.datasets import BUILTIN, FORMATS, load
 
 COUNTERFACT = {
@@ -94,10 +94,79 @@ FACT = {
     "neighbours": [{"prompt": "The capital of Spain is", "answer": "Madrid"}],
     "other_attributes": [{"prompt": "The currency of France is the", "answer": "euro"}],
 }
+QUERY = {
+    "prompt": "The mother of Leonardo DiCaprio is",
+    "answers": [{"value": "Irmelin", "aliases": ["Irmelin DiCaprio"]}],
+}
+RIPPLE = {
+    "example_type": "popular",
+    "edit": {
+        "prompt": "The name of the country of citizenship of Leonardo DiCaprio is Syria.",
+        "subject_id": "Q38111",
+        "relation": "COUNTRY_OF_CITIZENSHIP",
+        "target_id": "Q858",
+        "previous_fact": {
+            "prompt": "The name of the country of citizenship of Leonardo DiCaprio is United States of America."
+        },
+    },
+    "Relation_Specifity": [{"test_queries": [QUERY], "test_condition": "OR", "condition_queries": [QUERY]}],
+    "Logical_Generalization": [],
+    "Subject_Aliasing": [
+        {"test_queries": [{"prompt": "The citizenship of Leo is", "answers": [{"value": "Syria", "aliases": []}]}]}
+    ],
+    "Compositionality_I": [{"test_queries": [{"prompt": "The anthem of it is", "answers": []}]}],
+}
+EVENT = {
+    "event_type": "born",
+    "event": "Jorge Arreaza's son Paul was born in Milwaukee.",
+    "fact": {
+        "qas": [
+            {
+                "question": "Who is the father of Paul?",
+                "subject": {"id": "NA", "name": "Paul"},
+                "answer": {"id": "Q6623799", "name": "Jorge Arreaza", "alias": ["Jorge Alberto Arreaza"]},
+            }
+        ],
+        "local_qas": [{"question": "Who is the mother of Paul?", "answer": {"name": "unknown"}}],
+    },
+    "tendency": {
+        "qas": [{"question": "Will they move?", "candidate": "(A) Likely (B) Unlikely", "answer": "A"}],
+        "local_qas": [{"question": "Will it rain?", "candidate": "(A) More (B) Less (C) No change", "answer": "C"}],
+    },
+}
+MEMPROMPT = {"meta": {"word1": "good", "word2": "great"}, "type": "syn", "template_id": "syn0"}
+TEMPLATES = {
+    "data": [
+        {
+            "type": "syn",
+            "template_id": "syn0",
+            "question": "What is like < {word1} > ?",
+            "answer": "{word1} is {word2}",
+        },
+        {
+            "type": "syn",
+            "template_id": "syn1",
+            "question": "What is akin to < {word1} > ?",
+            "answer": "{word1} is {word2}",
+        },
+        {"type": "defn", "template_id": "defn0", "question": "what is < {word} > ?", "answer": "{word}: {definition}"},
+    ]
+}
+CONVSENT = {"ent": "rockets", "pos": ["I love rockets!", "Great."], "neg": ["I hate rockets."]}
+WIKIBIO = {
+    "text": "This is a Wikipedia passage about John Reynolds.",
+    "concept": "John Reynolds",
+    "labels": "He was an English lawyer.",
+    "locality": {"Relation_Specificity": [{"prompt": "The work of John Reynolds is", "ground_truth": ["law"]}]},
+}
 RECORDS = {
     "counterfact": COUNTERFACT,
     "mquake": MQUAKE,
     "zsre": ZSRE,
+    "ripple": RIPPLE,
+    "events": EVENT,
+    "memprompt": MEMPROMPT,
+    "convsent": CONVSENT,
     "knowedit": KNOWEDIT,
     "facts": FACT,
     "edits": EDIT,
@@ -109,6 +178,7 @@ def write(tmp_path):
     def write(content, name="data.json"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        path.with_name("templates.json").write_text(json.dumps(TEMPLATES))
         return path
 
     return write
@@ -211,6 +281,161 @@ def test_facts(write):
     assert not probes(load(write([bare])).cases[0], "portability")
 
 
+def test_counterfact_has_rivals_and_texts(write):
+    (case,) = load(write([COUNTERFACT])).cases
+    assert {(p.role, p.rival) for p in case.probes} == {
+        ("reliability", "Leeds"),
+        ("generalization", "Leeds"),
+        ("locality", "Toronto"),
+    }
+    assert case.writing == ("Delta 5 originated from",)
+    assert case.references == ("Zeds Dead, founded in Toronto.",)
+    multi = {key: COUNTERFACT[key] for key in ("requested_rewrite", "paraphrase_prompts", "neighborhood_prompts")}
+    assert load(write([multi])).format == "counterfact"
+
+
+def test_wikibio(write):
+    dataset = load(write([WIKIBIO]))
+    assert dataset.format == "knowedit"
+    (case,) = dataset.cases
+    assert (case.edits[0].subject, case.edits[0].target) == ("John Reynolds", "He was an English lawyer.")
+    assert [(p.role, p.kind) for p in case.probes] == [("reliability", "prompt"), ("locality", "Relation_Specificity")]
+
+
+def test_ripple(write):
+    (case,) = load(write([RIPPLE])).cases
+    (edit,) = case.edits
+    assert (edit.prompt, edit.target, edit.old_answer) == (
+        "The name of the country of citizenship of Leonardo DiCaprio is",
+        "Syria",
+        "United States of America",
+    )
+    assert edit.subject == "Leonardo DiCaprio"
+    assert [(p.role, p.kind) for p in case.probes] == [
+        ("reliability", "prompt"),
+        ("portability", "Subject_Aliasing"),
+        ("locality", "Relation_Specificity"),
+    ]
+    assert case.probes[2].answers == ("Irmelin", "Irmelin DiCaprio")
+    recent = {**RIPPLE, "edit": {"prompt": "The capital of Ruritania is Strelsau."}}
+    (case,) = load(write([recent])).cases
+    assert (case.edits[0].prompt, case.edits[0].target) == ("The capital of Ruritania is", "Strelsau")
+    assert (case.edits[0].subject, case.edits[0].old_answer) == ("Ruritania", None)
+    other = {**RIPPLE, "edit": {"prompt": "Its members are Ann and Bob.", "relation": "MEMBER"}}
+    assert load(write([other])).cases[0].edits[0].subject is None
+
+
+def test_events(write):
+    (case,) = load(write([EVENT])).cases
+    assert case.edits[0].statement == "Jorge Arreaza's son Paul was born in Milwaukee."
+    assert (case.edits[0].subject, case.relation) == ("Paul", "born")
+    assert [(p.role, p.kind) for p in case.probes] == [
+        ("reliability", "event"),
+        ("portability", "fact"),
+        ("locality", "fact"),
+        ("portability", "tendency"),
+        ("locality", "tendency"),
+    ]
+    assert case.probes[1].answers == ("Jorge Arreaza", "Jorge Alberto Arreaza")
+    assert case.probes[3].prompt == "Will they move?\n(A) Likely (B) Unlikely\nAnswer:"
+    assert case.probes[3].answers == ("(A)", "(A) Likely", "Likely")
+
+
+def test_memprompt(write):
+    (case,) = load(write([MEMPROMPT])).cases
+    assert (case.edits[0].prompt, case.edits[0].target) == ("What is like < good > ?", "good is great")
+    assert (case.edits[0].subject, case.relation) == ("good", "syn")
+    assert case.probes[0].answers == ("good is great", "great")
+    assert probes(case, "generalization") == ["What is akin to < good > ?"]
+    assert probes(case, "locality") == ["what is < good > ?"]
+    path = write([MEMPROMPT])
+    path.with_name("templates.json").unlink()
+    with pytest.raises(DatasetError, match=r"data.json needs templates.json"):
+        load(path)
+    path.with_name("templates.json").write_text('{"data": [')
+    with pytest.raises(DatasetError, match=r"templates.json"):
+        load(path)
+
+
+def test_convsent(write):
+    (case, other) = load(write([CONVSENT, {**CONVSENT, "target_sent": "pos"}])).cases
+    assert case.edits[0].statement == "What do you think of rockets? I hate rockets."
+    assert {p.rival for p in case.probes} == {"I love rockets!"}
+    assert other.edits[0].target == "I love rockets!"
+    assert other.probes[0].answers == ("I love rockets!", "Great.")
+    assert len(probes(other, "generalization")) == 3
+
+
+SANITATION = {
+    "K_F": [
+        {"question": "Who wrote X?", "target_new": "I don't know.", "ground_truth": "Ann"},
+        {"question": "Who wrote Y?", "target_new": "I don't know.", "ground_truth": "Bob"},
+    ],
+    "K_R": [{"question": f"Which river {n}?", "ground_truth": "Nile"} for n in range(3)],
+}
+
+
+def test_sanitation(write):
+    dataset = load(write(json.dumps(SANITATION, indent=1).encode()))
+    assert dataset.format == "sanitation"
+    one, two = dataset.cases
+    assert (one.edits[0].target, one.edits[0].old_answer) == ("I don't know.", "Ann")
+    assert probes(one, "locality") == ["Which river 0?", "Which river 1?"]
+    assert probes(two, "locality") == ["Which river 2?", "Which river 0?"]
+    assert load(write(SANITATION), "sanitation").cases == dataset.cases
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"K_R": []}, "'K_R': needs at least 1"),
+        ({"K_F": [{"question": "?"}]}, r"'K_F\[0\].target_new': missing"),
+        ({"K_R": [{"question": 3, "ground_truth": "x"}]}, r"'K_R\[0\].question': expected text, found the number 3"),
+    ],
+)
+def test_a_damaged_sanitation_file(write, change, message):
+    with pytest.raises(DatasetError, match=message) as info:
+        load(write({**SANITATION, **change}))
+    assert info.value.message.startswith("data.json")
+
+
+def test_sanitation_cut_off_or_with_more_behind_it(write):
+    raw = json.dumps(SANITATION).encode()
+    with pytest.raises(DatasetError, match=r"data.json.*cut off"):
+        load(write(raw[:60]))
+    with pytest.raises(DatasetError, match=r"data.json, after the object: found 'x'"):
+        load(write(raw + b"x"))
+
+
+class FakeHub:
+    """What is used of the package ``datasets``."""
+
+    class exceptions:
+        class DatasetsError(Exception):
+            pass
+
+    def load_dataset(self, name, split):
+        if name != "me/zsre":
+            raise FakeHub.exceptions.DatasetsError(f"no {name}")
+        return [ZSRE] * (split == "test")
+
+
+def test_a_set_of_the_hub(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub())
+    dataset = load("hub:me/zsre")
+    assert (dataset.name, dataset.format, len(dataset.cases)) == ("me/zsre:test", "zsre", 1)
+    assert dataset.sha256 == load("hub:me/zsre:test").sha256
+    with pytest.raises(DatasetError, match="cannot be read: no me/none"):
+        load("hub:me/none")
+    with pytest.raises(DatasetError, match="holds no records"):
+        load("hub:me/zsre:train")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'corrigenda\[hub\]'"):
+        load("hub:me/zsre")
+
+
 def without(record, *path):
     record = copy.deepcopy(record)
     inner = record
@@ -263,6 +488,29 @@ BROKEN = [
     ("mquake", having(MQUAKE, [], "requested_rewrite"), "'requested_rewrite': needs at least 1"),
     ("mquake", having(MQUAKE, "x", "questions"), "'questions': expected a list"),
     ("mquake", having(MQUAKE, None, "new_answer"), "'new_answer': expected text, found null"),
+    ("ripple", without(RIPPLE, "edit", "prompt"), "'edit.prompt': missing"),
+    (
+        "ripple",
+        having(RIPPLE, {"prompt": "Nothing to cut"}, "edit"),
+        "'edit.prompt': cannot be cut into prompt and tar",
+    ),
+    (
+        "ripple",
+        having(RIPPLE, 5, "Subject_Aliasing", 0, "test_queries", 0, "answers", 0, "value"),
+        r"'Subject_Aliasing\[0\].test_queries\[0\].answers\[0\].value': expected text, found the number 5",
+    ),
+    ("events", having(EVENT, "Boom", "event"), "'event': needs at least two words"),
+    (
+        "events",
+        having(EVENT, "D", "tendency", "qas", 0, "answer"),
+        r"'tendency.qas\[0\].answer': expected one of A, B, found 'D'",
+    ),
+    ("events", without(EVENT, "fact", "qas", 0, "answer", "name"), r"'fact.qas\[0\].answer.name': missing"),
+    ("memprompt", having(MEMPROMPT, "syn9", "template_id"), "'template_id': templates.json has no 'syn9'"),
+    ("memprompt", without(MEMPROMPT, "meta", "word2"), "'meta.word2': missing"),
+    ("memprompt", having(MEMPROMPT, "defn0", "template_id"), "needs 'word'"),
+    ("convsent", having(CONVSENT, [], "neg"), "'neg': needs at least 1"),
+    ("convsent", having(CONVSENT, "meh", "target_sent"), "'target_sent': expected pos or neg, found 'meh'"),
     ("edits", having(EDIT, "lyon", "old_answer"), "no edit can be made of it: the target equals the old answer"),
     ("edits", having(EDIT, "x", "weight"), "unknown field"),
     ("edits", having(EDIT, [2], "locality"), r"'locality\[0\]'"),
@@ -364,6 +612,9 @@ def test_a_wrong_format_fails_with_a_hint(write):
         ("zsre_train.json", "zsre", 3000),
         ("portability.json", "knowedit", 500),
         ("mquake.json", "mquake", 1000),
+        ("events.json", "events", 198),
+        ("memprompt/linguistic_1000.jsonl", "memprompt", 1000),
+        ("memprompt/synthetic_gpt3_300.jsonl", "memprompt", 300),
     ],
 )
 def test_the_published_formats(data, file, format, count):

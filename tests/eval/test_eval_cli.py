@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import tokenizers
-import torch
-import transformers
-from tokenizers import decoders, models, pre_tokenizers, trainers
-from typer.testing import CliRunner
 
-from corrigenda.cli import bench, eval_methods
-from corrigenda.cli.main import app
+from corrigenda.cli import bench, eval_memory, eval_methods
 from corrigenda.errors import EvaluationError
 from corrigenda.eval import synthetic
 from corrigenda.eval.cache import Cached
@@ -21,80 +14,6 @@ from corrigenda.eval.editable import Bare
 from corrigenda.eval.results import load
 from corrigenda.memory.memory import Memory
 from corrigenda.testing import FixedEncoder
-
-COUNTRIES = ("France", "Spain", "Italy", "Kenya", "Chile", "Japan")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    """A folder with a language model of a few thousand random weights."""
-    core = tokenizers.Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    core.train_from_iterator(
-        ["The capital of France is Paris."],
-        trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False),
-    )
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=0,
-        )
-    )
-    folder = tmp_path_factory.mktemp("tiny")
-    model.save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>"
-    ).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def data_file(tmp_path):
-    rows = [
-        {
-            "prompt": f"The capital of {country} is",
-            "target": f"Town {number}",
-            "subject": country,
-            "relation": "capital",
-            "paraphrases": [f"{country}'s capital is"],
-            "locality": [f"The king of {country} is", f"The river of {country} is"],
-        }
-        for number, country in enumerate(COUNTRIES)
-    ]
-    path = tmp_path / "edits.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments, code=0):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == code, (result.output, result.exception)
-        return result
-
-    return call
-
-
-@pytest.fixture
-def evaluate(call, tiny, data_file):
-    def evaluate(*arguments, code=0):
-        return call("eval", "run", "--data", data_file, "--model", tiny, "--method", "none", *arguments, code=code)
-
-    return evaluate
 
 
 def test_run_writes_results_that_conform(evaluate, tmp_path):
@@ -197,12 +116,104 @@ def test_a_text_is_encoded_once():
             return super().encode(texts)
 
     inner = Counting()
-    encoder = eval_methods.Remembering(inner)
+    encoder = eval_memory.Remembering(inner)
     assert (encoder.encode(["a", "b", "a"]) == inner.encode(["a", "b", "a"])).all()
     inner.asked = 0
     assert encoder.encode(["b", "a"]).shape == (2, encoder.dimension)
     assert encoder.encode([]).shape == (0, encoder.dimension)
     assert inner.asked == 0
+
+
+def test_gate(evaluate, call, tmp_path):
+    out, baseline = tmp_path / "r.json", tmp_path / "b.json"
+    evaluate("--out", out)
+    evaluate("--out", baseline, "--limit", 3)
+    passed = call("eval", "gate", out, "--min", "locality=0.98", "--max-drop", "locality=0.01", "--baseline", baseline)
+    assert passed.stdout.splitlines() == [
+        "pass  locality: 1.0000; at least 0.98",
+        "pass  locality: 1.0000 → 1.0000, drop 0.0000; at most 0.01",
+    ]
+    failed = call("eval", "gate", out, "--min", "reliability=0.98", "--max-drop", "piqa=0.01", "--json", code=1)
+    verdict = json.loads(failed.stdout)
+    assert not verdict["passed"]
+    assert [check["passed"] for check in verdict["checks"]] == [False, False]
+    assert "lets everything through" in call("eval", "gate", out, code=2).output
+    assert "not a threshold" in call("eval", "gate", out, "--max", "kl", code=2).output
+
+
+def test_compare(evaluate, call, tmp_path):
+    out = tmp_path / "r.json"
+    evaluate("--out", out)
+    result = call("eval", "compare", out, "--out", tmp_path / "r.html", "--out", tmp_path / "r.md", "--title", "Tiny")
+    assert result.stdout.count("wrote") == 2
+    assert "<h1>Tiny</h1>" in (tmp_path / "r.html").read_text()
+
+
+def test_protocols_and_columns_from_the_command_line(evaluate, tmp_path):
+    task = tmp_path / "piqa.jsonl"
+    task.write_text(json.dumps({"goal": "Dry a dog", "sol1": "a towel", "sol2": "a fork", "label": 0}))
+    out = tmp_path / "r.json"
+    evaluate(
+        *("--out", out, "--protocol", "batch", "--edits-per-batch", 4, "--divergence", "--distract", 1),
+        *("--task", task, "--judge", "JUDGE"),
+        code=2,
+    )
+    evaluate(
+        *("--out", out, "--protocol", "batch", "--edits-per-batch", 4, "--divergence", "--distract", 1, "--task", task),
+        "--fresh",
+    )
+    found = load(out)
+    assert found["metrics"]["locality_argmax"]["value"] == 1.0
+    assert found["metrics"]["locality_kl"]["value"] == 0.0
+    assert found["metrics"]["distract_neighbourhood"]["value"] == 1.0
+    assert found["tasks"]["piqa"]["drop"] == 0.0
+    assert found["settings"]["together"] == 4
+    stream = json.loads(evaluate("--protocol", "stream", "--retract", 0.5, "--json").stdout)
+    assert stream["metrics"]["retraction"]["value"] == 1.0
+    assert stream["cases"]["withdrawn"] == 3
+    curve = json.loads(evaluate("--protocol", "sequential", "--checkpoints", "2,4", "--json").stdout)
+    assert [point["after"] for point in curve["retention"]] == [2, 4, 6]
+
+
+def test_a_judge_and_contexts_from_the_command_line(evaluate, tiny):
+    asked = json.loads(evaluate("--context", "instruction", "--judge", tiny, "--json").stdout)
+    assert asked["settings"]["context"] == "instruction"
+    assert asked["settings"]["max_new_tokens"]["least"] == 32
+    assert asked["metrics"]["reliability_judged"]["n"] == 6
+    assert asked["metrics"]["locality"]["value"] == 1.0
+
+
+def test_options_that_are_no_options(evaluate, tmp_path):
+    assert "not a part such as 2/4" in evaluate("--shard", "3/2", code=2).output
+    assert "not a list of numbers" in evaluate("--checkpoints", "ten", code=2).output
+    assert "cannot be taken back" in evaluate("--retract", 0.5, code=2).output
+    task = tmp_path / "piqa.jsonl"
+    task.write_text(json.dumps({"goal": "Dry a dog", "sol1": "a towel", "sol2": "a fork", "label": 0}))
+    twice = ("--task", task, "--task", task, "--protocol", "sequential")
+    assert "the task piqa is given twice" in evaluate(*twice, code=2).output
+
+
+def test_the_table_of_every_method_is_resumable(call, tiny, data_file, tmp_path):
+    out = tmp_path / "table"
+    settings = ("--data", data_file, "--out", out, "--methods", "none", "--model", tiny, "--memory-edits", 3)
+    call("eval", "table", *settings)
+    assert sorted(path.name for path in out.glob("*.json")) == ["edits-sequential-none.json", "edits-single-none.json"]
+    assert "Table 1" in (out / "report.md").read_text()
+    (out / "edits-single-none.json").unlink()
+    (out / "edits-single-none.journal.jsonl").unlink()
+    before = (out / "edits-sequential-none.json").stat().st_mtime_ns
+    call("eval", "table", *settings, "--portability", data_file, "--shard", "1/1")
+    assert (out / "edits-single-none.json").exists()
+    assert (out / "edits-sequential-none.json").stat().st_mtime_ns == before
+    call("eval", "table", *settings, "--report-only")
+
+
+def test_a_method_that_fails_does_not_cost_the_table(call, tiny, data_file, tmp_path):
+    # an unknown model size has no preset for this editor
+    out = tmp_path / "table"
+    settings = ("--data", data_file, "--out", out, "--model", tiny, "--memory-edits", 2, "--single-edits", 1)
+    call("eval", "table", *settings, "--sequential-edits", 1, "--methods", "none,rome")
+    assert (out / "edits-single-none.json").exists()
 
 
 class TestBench:

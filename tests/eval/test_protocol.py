@@ -159,7 +159,7 @@ def test_a_killed_process_loses_at_most_a_batch(tmp_path):
         import os, sys
         sys.path.insert(0, sys.argv[1])
         from pathlib import Path
-        from conftest import Scripted, make_case
+        from scripted_methods import Scripted, make_case
         from corrigenda.eval.journal import Journal
         from corrigenda.eval.protocol import Run
         from corrigenda.eval.scoring import Budget
@@ -176,7 +176,7 @@ def test_a_killed_process_loses_at_most_a_batch(tmp_path):
         """
     )
     path = tmp_path / "x.journal.jsonl"
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(__import__("pathlib").Path(__file__).parents[1] / "helpers")
     done = subprocess.run([sys.executable, "-c", script, here, str(path)], capture_output=True, timeout=120)
     assert done.returncode == -9, done.stderr
     assert [row["case"] for row in read_rows(path)] == ["0", "1", "2", "3"]

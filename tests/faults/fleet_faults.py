@@ -20,34 +20,63 @@ sentinel parallel-syncs it 2
 """
 
 
-@contextmanager
-def watched(folder: Path) -> Iterator[tuple[str, list[RedisServer]]]:
-    """Run a primary, two replicas and three sentinels; yield the URL and the servers."""
-    with ExitStack() as stack:
+ELECTION = 90.0
+"""Seconds for an election, at most: a sentinel that was kept from working does nothing for half a minute."""
+
+
+class Fleet:
+    """A primary, two replicas and three sentinels that watch them.
+
+    Args:
+        folder: For their files.
+        stack: Ends them.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         settings = {"appendonly": "yes", "repl-backlog-size": "10mb", "repl-ping-replica-period": 1}
-        servers = [RedisServer(folder / f"server{number}", **settings) for number in range(3)]
-        for number, server in enumerate(servers):
-            if number:
-                server.settings["replicaof"] = f"127.0.0.1\n{servers[0].port}"
+        self.servers = [RedisServer(folder / f"server{number}", **settings) for number in range(3)]
+        for server in self.servers:
+            if server is not self.servers[0]:
+                server.settings["replicaof"] = f"127.0.0.1\n{self.servers[0].port}"
             stack.enter_context(server)
-        ports = []
+        self.sentinels = []
         for number in range(3):
             place, port = folder / f"sentinel{number}", free_port()
             place.mkdir(parents=True)
-            (place / "it.conf").write_text(SENTINEL.format(port=port, folder=place, primary=servers[0].port))
-            sentinel = RedisServer(place, port=port, configuration=place / "it.conf")
-            stack.enter_context(sentinel)
-            ports.append(port)
-            stack.callback(sentinel.kill)
-        first = ports[0]
-        watch = RedisServer(folder / "watch", port=first)
-        until(lambda: _sees(watch, "slaves") == 2 and _sees(watch, "sentinels") == 2)
-        url = "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in ports) + "/it"
-        yield url, servers
+            (place / "it.conf").write_text(SENTINEL.format(port=port, folder=place, primary=self.servers[0].port))
+            self.sentinels.append(stack.enter_context(RedisServer(place, port=port, configuration=place / "it.conf")))
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        self.url = f"redis+sentinel://{hosts}/it"
+
+    def primary(self) -> RedisServer | None:
+        """Return the server that is the primary, in the eyes of all sentinels and in its own."""
+        seen = {int(one.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "it")[1]) for one in self.sentinels}
+        (server,) = [one for one in self.servers if one.port == min(seen)]
+        return server if len(seen) == 1 and server.running and server.command("ROLE")[0] == "master" else None
+
+    def whole(self) -> bool:
+        """Tell whether primary and both replicas are up and in step, and all sentinels know each other and that."""
+        server = self.primary()
+        if server is None or sum(int(offset) > 0 for _, _, offset in server.command("ROLE")[2]) < 2:
+            return False
+        for sentinel in self.sentinels:
+            replicas = [_pairs(row) for row in sentinel.command("SENTINEL", "REPLICAS", "it")]
+            good = [row for row in replicas if row["flags"] == "slave" and row["master-link-status"] == "ok"]
+            if len(good) < 2 or len(sentinel.command("SENTINEL", "SENTINELS", "it")) < 2:
+                return False
+        return True
+
+    def restart(self, server: RedisServer) -> None:
+        """Start ``server`` as a replica of whoever is the primary now."""
+        until(lambda: self.primary() is not None, ELECTION)
+        primary = self.primary()
+        assert primary is not None
+        server.settings["replicaof"] = f"127.0.0.1\n{primary.port}"
+        server.start()
 
 
-def _sees(sentinel: RedisServer, what: str) -> int:
-    return len(sentinel.command("SENTINEL", what, "it"))
+def _pairs(row: dict[str, str] | list[str]) -> dict[str, str]:
+    return row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
 
 
 def failover(rounds: int, folder: Path, chance: random.Random) -> Tally:
@@ -61,42 +90,27 @@ def failover_behind(rounds: int, folder: Path, chance: random.Random) -> Tally:
 
 
 def _failover(rounds: int, folder: Path, chance: random.Random, *, replicas: int) -> Tally:
-    with watched(folder) as (url, servers), Trial(url, durability="replicas", replicas=replicas) as trial:
+    with ExitStack() as stack:
+        fleet = Fleet(folder, stack)
+        until(fleet.whole, ELECTION)
+        trial = stack.enter_context(Trial(fleet.url, durability="replicas", replicas=replicas))
         trial.forgiving = replicas < 2
         for _ in range(rounds):
-            until(lambda: _primary(servers, attached=2) is not None)
+            until(fleet.whole, ELECTION)
             trial.progress()
             time.sleep(chance.random() * 0.1)
-            old = _primary(servers)
+            old = fleet.primary()
             if old is None:
                 continue  # Sentinel was faster
             old.kill()
-            until(lambda: _primary(servers) is not None)
+            until(lambda: fleet.primary() is not None, ELECTION)
             if replicas < 2:
                 trial.progress()
-                until(lambda: _primary(servers) is not None)
-            old.settings["replicaof"] = f"127.0.0.1\n{_port(servers)}"
-            old.start()
+            fleet.restart(old)
             trial.come_back()
     if trial.forgiving:
         trial.tally.lost, trial.tally.excused = 0, trial.tally.lost
     return trial.tally
-
-
-def _primary(servers: list[RedisServer], *, attached: int = 0) -> RedisServer | None:
-    """Return the one server that says it is the primary, with so many replicas in step."""
-    roles = [(server, server.command("ROLE")) for server in servers if server.running]
-    primaries = [(server, role[2]) for server, role in roles if role[0] == "master"]
-    if len(primaries) != 1:
-        return None
-    ((server, replicas),) = primaries
-    return server if sum(int(offset) > 0 for _, _, offset in replicas) >= attached else None
-
-
-def _port(servers: list[RedisServer]) -> int:
-    primary = _primary(servers)
-    assert primary is not None
-    return primary.port
 
 
 @contextmanager

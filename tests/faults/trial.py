@@ -68,11 +68,15 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     """Wait for ``condition``; return how long it took.
 
     Raises:
-        TimeoutError: Longer than ``seconds``.
+        TimeoutError: Longer than ``seconds``; those in which this process was stopped do not count.
     """
-    began = time.monotonic()
+    began = last = time.monotonic()
+    left = seconds
     while not condition():
-        if time.monotonic() - began > seconds:
+        now = time.monotonic()
+        left -= min(now - last, 1.0)
+        last = now
+        if left < 0:
             raise TimeoutError
         time.sleep(0.002)
     return time.monotonic() - began

@@ -8,7 +8,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,33 @@ class Stub:
 
     def json(self) -> Any:
         return json.loads(self.last["body"])
+
+
+class Printer:
+    """A consolidator that prints nothing, and can be told to wait or to fail."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.fault: Exception | None = None
+        self.done: list[dict[str, Any]] = []
+
+    def consolidate(self, namespace: str, request: Mapping[str, Any], author: str, say: Callable[[str], None]) -> Any:
+        say("loading")
+        assert self.go.wait(30)
+        say("printing")
+        if self.fault is not None:
+            raise self.fault
+        row = {"id": f"run-{len(self.done)}", "state": "in force", "revertible": True, "edits": 1, "summary": "1 edit"}
+        self.done.append({**row, "namespace": namespace, "author": author, "request": dict(request)})
+        return row
+
+    def runs(self, namespace: str) -> list[dict[str, Any]]:
+        return [row for row in self.done if row["namespace"] == namespace]
+
+    def roll_back(self, namespace: str, run: str, author: str) -> Any:
+        self.done = [row for row in self.done if row["id"] != run]
+        return {"rolled_back": run}
 
 
 StartGateway = Callable[..., str]

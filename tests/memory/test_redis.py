@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Link, Patience, masked
+from corrigenda.memory.redis_rights import Role, acl_rules
 from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
@@ -254,24 +258,63 @@ def test_replicas_are_waited_for(own_server: RedisServer, tmp_path: Path) -> Non
     store.close()
 
 
-def test_a_user_with_the_least_rights(redis_server: RedisServer, connect: Connect) -> None:
+def test_users_with_the_least_rights(redis_server: RedisServer) -> None:
     admin = Link(redis_server.url).client
-    allowed = (
-        "evalsha script|load xadd xrange xrevrange xread hget hset hsetnx hdel hmget hexists hgetall wait info hello"
-    )
-    rules = ["~corrigenda:{mine}:*", "-@all", *(f"+{name}" for name in allowed.split())]
-    admin.execute_command("ACL", "SETUSER", "writer", "on", ">pw", *rules)
-    url = redis_server.url.replace("//", "//writer:pw@")
-    store = RedisStore.connect(url, ledger="mine", patience=QUICK)
-    assert store.append(added(1)) == 1
-    store.keep_vectors("one", {b"k": b"v"})
-    assert store.vectors("one", [b"k"]) == {b"k": b"v"}
-    assert len(store.read(about=[added(1)[0].edit.id])) == len(store.wait(0, 0.01)) == len(store.live()) == 1
+    version = tuple(int(part) for part in str(admin.info("server")["redis_version"]).split("."))
+
+    def connect_as(role: Role, ledger: str = "mine", password: str = "pw", **options: object) -> RedisStore:
+        admin.execute_command("ACL", "SETUSER", role, "reset", "on", ">pw", *acl_rules("mine", role, version=version))
+        url = redis_server.url.replace("//", f"//{role}:{password}@")
+        return RedisStore.connect(url, ledger=ledger, patience=QUICK, **options)  # type: ignore[arg-type]
+
+    writer = connect_as("writer")
+    assert writer.append(added(1)) == 1
+    writer.keep_vectors("one", {b"k": b"v"})
+    assert writer.condition()["role"] == "master"
+    reader = connect_as("reader", readonly=True)
+    assert reader.vectors("one", [b"k"]) == {b"k": b"v"}
+    assert len(reader.read(about=[added(1)[0].edit.id])) == len(reader.wait(0, 0.01)) == len(reader.live()) == 1
+    assert reader.kept() == {"one": 1}
+    reader.readonly = False
     with pytest.raises(StoreNotWritable, match="permission"):
-        RedisStore.connect(url, ledger="theirs", patience=QUICK)
+        reader.append(added(2))
+    with pytest.raises(StoreNotWritable, match="permission"):
+        writer.compact("one", [])
+    keeper = connect_as("keeper")
+    assert keeper.compact("one", []) == 1
+    keeper.adopt_encoder("another")
+    with pytest.raises(StoreNotWritable, match="permission"):
+        connect_as("writer", ledger="theirs")
     with pytest.raises(StoreNotWritable, match="user name, password"):
-        RedisStore.connect(url.replace(":pw", ":wrong"), ledger="mine", patience=QUICK)
-    store.close()
+        connect_as("writer", password="wrong")
+    with pytest.raises(InvalidRequest):
+        acl_rules("mine", "king")  # type: ignore[arg-type]
+    for store in (writer, reader, keeper):
+        store.close()
+
+
+def test_a_line_that_nobody_else_can_read(tmp_path: Path, redis_server: RedisServer) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*making, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = {"tls-port": port, "tls-cert-file": certificate, "tls-key-file": key, "tls-auth-clients": "no"}
+    server = RedisServer(tmp_path / "server", **tls)
+    try:
+        server.start()
+    except RuntimeError:
+        pytest.skip("this redis-server was built without TLS")
+    url = f"rediss://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        stack.callback(server.kill)
+        with closing(RedisStore.connect(url, ssl_ca_certs=str(certificate), patience=QUICK)) as store:
+            assert store.append(added(1)) == 1
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            RedisStore.connect(url, patience=QUICK)  # nobody vouches for it
+        with pytest.raises(StoreUnavailable):
+            RedisStore.connect(f"redis://127.0.0.1:{port}", patience=QUICK)
 
 
 def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:

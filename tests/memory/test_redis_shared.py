@@ -233,7 +233,7 @@ def test_a_ledger_is_encoded_anew_while_it_answers(connect: Connect) -> None:
     encode = encoder.encode
 
     def slowly(texts: Sequence[str]) -> np.ndarray:
-        assert go_on.wait(20) or len(texts) < 10
+        assert len(texts) < 10 or go_on.wait(20)
         return encode(texts)
 
     encoder.encode = slowly  # type: ignore[method-assign]

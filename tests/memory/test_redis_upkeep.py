@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,20 @@ from corrigenda.cli import memory as cli
 from corrigenda.cli.common import CorrigendaGroup
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidRequest, StoreError
+from corrigenda.memory import upkeep
 from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.snapshot import snapshot_path
-from corrigenda.memory.upkeep import import_big, migrate, open_memory, open_store, restore, verify, wanted_keys
+from corrigenda.memory.upkeep import (
+    import_big,
+    index_path,
+    migrate,
+    open_memory,
+    open_store,
+    reencode,
+    restore,
+    verify,
+    wanted_keys,
+)
 from corrigenda.testing import FixedEncoder
 
 
@@ -40,6 +51,12 @@ def other(request: pytest.FixtureRequest, tmp_path: Path, where: str) -> str:
     if "://" in where:
         return str(tmp_path / "other.db")
     return str(tmp_path / "second.db")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Indexes of servers' memories are kept here."""
+    monkeypatch.setattr(upkeep, "cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -78,6 +95,10 @@ def test_a_sound_memory_and_its_counts(
         assert verify(store, tmp_path / "none", fixed).snapshot == "none"
     code, row = run("status", "-m", where)
     assert (code, row["version"], row["live"], row["namespaces"]) == (0, 4, 2, {"b": 1, "default": 1})
+    assert list(row["vectors"]) == ["fixed-16"]
+    assert (
+        (row["server"]["role"], row["server"]["encoder"]) == ("master", "fixed-16") if "://" in where else row["index"]
+    )
 
 
 def test_what_verify_finds(where: str, fixed: FixedEncoder, tmp_path: Path) -> None:
@@ -117,6 +138,37 @@ def test_going_back(where: str, fixed: FixedEncoder) -> None:
         for bad in ({}, {"version": 1, "at": moment}, {"version": 999}):
             with pytest.raises(InvalidRequest):
                 restore(memory, **bad)  # type: ignore[arg-type]
+
+
+def test_the_time_of_a_state_when_clocks_differ(where: str, fixed: FixedEncoder) -> None:
+    start = datetime(2020, 1, 1, 12, tzinfo=UTC)
+    minutes = (0, 5, -10, 2, 30)  # the third writer's clock is slow
+    with open_memory(where, encoder=fixed) as memory:
+        memory._replica.store.append(
+            [Event("added", fact(n), when=start + timedelta(minutes=minute)) for n, minute in enumerate(minutes)]
+        )
+        memory.refresh()
+        assert restore(memory, at=start + timedelta(minutes=3)) == 1
+        assert len(memory) == 4
+        assert restore(memory, at=start - timedelta(days=1)) == 4
+        assert len(memory) == 0
+
+
+def test_moving_to_another_encoder(where: str, fixed: FixedEncoder) -> None:
+    with open_memory(where, encoder=fixed) as memory:
+        memory.add_many([fact(number) for number in range(600)])
+    other, told = FixedEncoder(16, "other"), []
+    with open_memory(where, encoder=other) as memory:
+        assert reencode(memory, progress=told.append) == 600
+        assert told == [512, 600]
+        before = other.calls
+        assert reencode(memory) == 600
+        assert other.calls == before
+        assert memory._replica.store.kept() == {"fixed-16": 601, "other": 601}
+        if "://" in where:
+            assert memory._replica.store.encoder() == "other"  # type: ignore[attr-defined]
+        (hits,) = memory.search(other.encode([fact(7).prompt]), 1)
+        assert hits[0].edit == fact(7)
 
 
 def test_moving_with_history_and_vectors(where: str, other: str, fixed: FixedEncoder) -> None:
@@ -203,11 +255,13 @@ def test_commands_that_need_no_encoder(
     assert run("restore", "--at", "soon", "-m", where)[0] == 2
     assert run("restore", "--at", "2020-01-01", "-m", where)[1]["live"] == 0
     if "://" in where:
-        assert run("verify", "-m", where) == (
+        assert run("verify", "-m", where, "--snapshot", str(tmp_path / "none")) == (
             0,
             {"events": 4, "live": 0, "namespaces": 0, "faults": [], "snapshot": "none", "state": "none", "whole": True},
         )
-        assert "--snapshot" in run("snapshot", "-m", where)[1]["error"]["remedy"]
+        assert index_path(where).is_relative_to(tmp_path)
+    assert run("expire", "-m", where)[1] == {"retracted": 0, "live": 0}
+    assert run("expire", "--before", "soon", "-m", where)[0] == 2
 
 
 @pytest.mark.real_model
@@ -225,5 +279,6 @@ def test_commands_with_the_real_encoder(
     code, row = run("verify", "-m", where, *snapshot)
     assert (code, row["snapshot"], row["whole"]) == (0, "whole", True)
     assert run("compact", "-m", where) == (0, {"vectors_dropped": 0})
+    assert run("reencode", "-m", where) == (0, {"edits": 5})
     assert run("migrate", where, other) == (0, {"copied": 5})
     assert run("status", "-m", other)[1]["live"] == 5

@@ -84,7 +84,7 @@ def test_ike_asks_with_the_record_and_answers_with_one_line(edited, llama, calls
     model, heard = edited(llama, strategy="ike"), calls(llama)
     reply = model.ask(TURN, max_new_tokens=5)
     text = llama.tokenizer.decode(heard[0][1]["input_ids"][0])
-    assert text.endswith("New Fact: The capital of Kazakhstan is Almaty\nAnswer:")
+    assert text.endswith("New Fact: The capital of Kazakhstan is - Almaty\nAnswer:")
     assert reply.text == reply.text.strip()
     assert "\n" not in reply.text
 
@@ -243,7 +243,7 @@ def test_explain(edited, llama, kazakhstan):
 def test_strategies_by_name_or_as_they_are(edited, llama, memory):
     own = Auto(constrain=False)
     assert edited(llama, strategy=own).strategy is own
-    with pytest.raises(UnknownName, match="Known: auto, ike"):
+    with pytest.raises(UnknownName, match="Known: auto, .*ike"):
         edited(llama, strategy="nope")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, Field
 
-from corrigenda.errors import ModelDamaged
+from corrigenda.errors import MissingExtra, ModelDamaged
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.langchain import (
     EditedChatModel,
     EditRetriever,
     EditRunnable,
     LangChainEncoder,
-    agent_middleware,
 )
 from corrigenda.testing import FixedEncoder
 
@@ -185,8 +185,10 @@ class TestEditRetriever:
 class TestAgentMiddleware:
     async def test_an_agent_sees_the_fact_and_its_history_stays(self, memory: Memory) -> None:
         agents = pytest.importorskip("langchain.agents")
+        from corrigenda.middleware.langchain import EditAgentMiddleware
+
         model = Recorder()
-        agent = agents.create_agent(model, middleware=[agent_middleware(memory)])
+        agent = agents.create_agent(model, middleware=[EditAgentMiddleware(memory)])
         for result in (
             agent.invoke({"messages": [("human", PROMPT)]}),
             await agent.ainvoke({"messages": [("human", PROMPT)]}),
@@ -195,6 +197,16 @@ class TestAgentMiddleware:
             assert "Astana" in result["messages"][-1].text
         agent.invoke({"messages": [("human", "2 + 2?")]})
         assert model.heard[-1][0][-1].content == "2 + 2?"
+
+    def test_without_langchain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from corrigenda.middleware import langchain as ours
+
+        monkeypatch.delitem(sys.modules, "corrigenda.middleware.langchain_agents", raising=False)
+        monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
+        with pytest.raises(MissingExtra, match="pip install langchain"):
+            ours.EditAgentMiddleware  # noqa: B018
+        with pytest.raises(AttributeError):
+            ours.nothing  # noqa: B018
 
 
 class TestEncoder:

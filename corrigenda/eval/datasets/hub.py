@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from corrigenda.errors import DatasetError, MissingExtra
 from corrigenda.eval.datasets.records import Fields
@@ -24,8 +23,7 @@ def read_hub(source: str) -> tuple[list[Fields], bytes]:
         import datasets
     except ImportError as error:
         raise MissingExtra.named("hub", "datasets") from error
-    name, _, split = source.removeprefix(PREFIX).partition(":")
-    split = split or "test"
+    name, split = _parts(source)
     try:
         rows = list(datasets.load_dataset(name, split=split))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -42,5 +40,10 @@ def read_hub(source: str) -> tuple[list[Fields], bytes]:
 
 
 def name_of(source: str) -> str:
-    """Return the name that results files give the data set."""
-    return Path(source.removeprefix(PREFIX)).as_posix()
+    """Return the name that results files give the data set: with its split."""
+    return ":".join(_parts(source))
+
+
+def _parts(source: str) -> tuple[str, str]:
+    name, _, split = source.removeprefix(PREFIX).partition(":")
+    return name, split or "test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from corrigenda.middleware.briefing import Briefing
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.admin import page
 from corrigenda.middleware.gateway.admin.api import AdminApi
+from corrigenda.middleware.gateway.admin.jobs import Consolidator, Jobs
 from corrigenda.middleware.gateway.consulting import Consulting
 from corrigenda.middleware.gateway.keys import Keys
 from corrigenda.middleware.gateway.local import LocalModel, LocalPlane
@@ -25,7 +27,9 @@ from corrigenda.middleware.gateway.metrics import CONTENT_TYPE, Metrics
 from corrigenda.middleware.gateway.proxy import Proxy
 from corrigenda.middleware.gateway.replies import send_json
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.spans import Spans
 from corrigenda.middleware.gateway.upstream import Upstream
+from corrigenda.middleware.gateway.watching import Watch
 from corrigenda.middleware.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class Gateway:
         settings: See :class:`Settings`.
         strategy: What is done with requests to an upstream that edits concern.
         scope: Judges; by default the scope classifier of ``memory``.
+        consolidator: Prints edits into weights; without, the gateway offers no consolidation.
+        spans: Where OpenTelemetry's spans go; nowhere, by default.
 
     Raises:
         InvalidRequest: Neither or both of upstream and model, or no URL.
@@ -60,6 +66,8 @@ class Gateway:
         settings: Settings | None = None,
         strategy: Strategy | None = None,
         scope: ScopeClassifier | None = None,
+        consolidator: Consolidator | None = None,
+        spans: Spans | None = None,
     ) -> None:
         if (upstream is None) == (model is None):
             raise InvalidRequest("a gateway needs an upstream or a model, one of them")
@@ -67,6 +75,10 @@ class Gateway:
         self.settings = settings or Settings()
         self.keys = keys
         self.metrics = Metrics()
+        self.watch = Watch(self.metrics, spans)
+        self.jobs = Jobs()
+        self.consolidator = consolidator
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.access = Access(keys, self.settings)
         self.consulting = Consulting(
             memory,
@@ -80,13 +92,20 @@ class Gateway:
         self.warm = False
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
 
+    def use_threshold(self, threshold: float) -> None:
+        """Let edits fire from this probability on, 0…1, from the next request."""
+        scope = ScopeClassifier(self.memory, threshold=threshold, judge=self.consulting.scope.judge)
+        self.consulting.scope = scope
+        if self.model is not None:
+            self.model.edited.scope = scope
+
     def _routes(self) -> list[BaseRoute]:
         plane: ASGIApp
         if self.upstream is not None:
-            plane = Proxy(self.upstream, self.consulting, self.access, self.metrics, self.settings)
+            plane = Proxy(self.upstream, self.consulting, self.access, self.watch, self.settings)
         else:
             assert self.model is not None
-            plane = LocalPlane(self.model, self.access, self.metrics, self.settings)
+            plane = LocalPlane(self.model, self.access, self.watch, self.settings)
         return [
             Mount("/v1", app=_Whole(plane)),
             Mount("/admin/v1", app=_Whole(AdminApi(self))),
@@ -98,6 +117,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.loop = asyncio.get_running_loop()
         if self.upstream is not None:
             await self.upstream.start()
         self.consulting.start(self.settings.refresh_seconds)
@@ -109,6 +129,7 @@ class Gateway:
         try:
             yield
         finally:
+            await asyncio.to_thread(self.jobs.close)
             await self.consulting.close()
             if self.upstream is not None:
                 await self.upstream.close()

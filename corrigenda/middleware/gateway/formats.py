@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from starlette.types import Send
+
 from corrigenda.chat import Trace
 from corrigenda.middleware.wire import Endpoint
 
@@ -216,6 +218,12 @@ FORMATS: Mapping[Endpoint, Callable[[str, int, str], Format]] = {
     "completions": CompletionFormat,
     "responses": ResponseFormat,
 }
+
+
+async def send_events(send: Send, events: list[str]) -> None:
+    """Send server-sent events as a part of the answer."""
+    if events:
+        await send({"type": "http.response.body", "body": "".join(events).encode(), "more_body": True})
 
 
 def _event(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""API keys: who may do what, in which namespaces. Kept as hashes, in a file of their own beside the memory.
+"""API keys: who may do what, in which namespaces. Kept as hashes, in a file beside the memory or in Redis.
 
 A key is ``ck_<id>_<secret>``: the id finds the row, the secret is 256 random bits and is shown once, when the key is
 made. Guessing it is hopeless, so a plain SHA-256 is enough; slow hashes are for passwords that people choose.
@@ -15,10 +15,10 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from corrigenda.errors import InvalidRequest, StoreDamaged, StoreNotWritable, UnknownName
 
@@ -75,29 +75,39 @@ class Key:
         return row | ({"revoked": self.revoked} if self.revoked else {})
 
 
+class KeyRows(Protocol):
+    """Where keys are kept. Safe to share between threads."""
+
+    def put(self, key: Key, digest: bytes) -> None:
+        """Keep a key, or put it in the place of the one of the same id."""
+        ...
+
+    def get(self, key_id: str) -> tuple[Key, bytes] | None:
+        """Return a key and the digest of its secret, revoked ones too. Asked on event loops: it may not wait."""
+        ...
+
+    def all(self) -> list[tuple[Key, bytes]]:
+        """Return every key, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the place."""
+        ...
+
+
 class Keys:
-    """The keys in a file. Safe to share between threads; other processes' changes count at once.
+    """The keys of a gateway. Safe to share between threads; other processes' changes count at once.
 
     Args:
-        path: An SQLite file, made if missing, readable for its owner only.
+        rows: An SQLite file, made if missing, readable for its owner only; or another place.
 
     Raises:
         StoreNotWritable: The file cannot be made.
         StoreDamaged: It is no such file.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = threading.Lock()
-        try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(_SCHEMA)
-        except OSError as error:
-            raise StoreNotWritable(f"{self.path}: {error.strerror}", remedy="Check folder and permissions.") from error
-        except sqlite3.DatabaseError as error:
-            raise StoreDamaged(f"{self.path} is not a file of keys: {error}", remedy="Move it away.") from error
+    def __init__(self, rows: str | Path | KeyRows) -> None:
+        self._rows: KeyRows = _File(Path(rows)) if isinstance(rows, str | Path) else rows
 
     @classmethod
     def beside(cls, memory: str | Path) -> Keys:
@@ -120,51 +130,75 @@ class Keys:
             raise InvalidRequest("a key needs at least one namespace", remedy=f"{ALL!r} stands for all of them.")
         secret = secrets.token_urlsafe(32)
         key = Key(secrets.token_hex(6), name.strip(), role, spaces, _now())
-        with self._lock:
-            self._db.execute(
-                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                (key.id, key.name, key.role, json.dumps(key.namespaces), _digest(secret), key.created),
-            )
+        self._rows.put(key, _digest(secret))
         return key, f"ck_{key.id}_{secret}"
 
     def find(self, text: str) -> Key | None:
         """Return the key that ``text`` is; ``None`` for a wrong, revoked or malformed one."""
         match = _KEY.fullmatch(text)
-        if match is None:
+        row = self._rows.get(match[1]) if match is not None else None
+        if match is None or row is None or not hmac.compare_digest(row[1], _digest(match[2])):
             return None
-        with self._lock:
-            row = self._db.execute(f"SELECT {_COLUMNS}, digest FROM keys WHERE id = ?", (match[1],)).fetchone()
-        if row is None or not hmac.compare_digest(row[-1], _digest(match[2])):
-            return None
-        key = _key(row)
-        return None if key.revoked else key
+        return None if row[0].revoked else row[0]
 
     def all(self) -> list[Key]:
         """Return every key, revoked ones too, oldest first."""
+        return [key for key, _ in self._rows.all()]
+
+    def revoke(self, key_id: str) -> Key:
+        """Make a key stop working; return it. Raises :class:`UnknownName`."""
+        row = self._rows.get(key_id)
+        if row is None:
+            raise UnknownName(f"there is no key {key_id!r}", remedy="List the keys to see their ids.")
+        key = row[0] if row[0].revoked else replace(row[0], revoked=_now())
+        self._rows.put(key, row[1])
+        return key
+
+    def close(self) -> None:
+        """Let go of the place."""
+        self._rows.close()
+
+
+class _File:
+    """Keys in an SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(_SCHEMA)
+        except OSError as error:
+            raise StoreNotWritable(f"{path}: {error.strerror}", remedy="Check folder and permissions.") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(f"{path} is not a file of keys: {error}", remedy="Move it away.") from error
+
+    def put(self, key: Key, digest: bytes) -> None:
+        values = (key.id, key.name, key.role, json.dumps(key.namespaces), digest, key.created, key.revoked)
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def get(self, key_id: str) -> tuple[Key, bytes] | None:
+        with self._lock:
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM keys WHERE id = ?", (key_id,)).fetchone()
+        return _key(row) if row is not None else None
+
+    def all(self) -> list[tuple[Key, bytes]]:
         with self._lock:
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created, id").fetchall()
         return [_key(row) for row in rows]
 
-    def revoke(self, key_id: str) -> Key:
-        """Make a key stop working; return it. Raises :class:`UnknownName`."""
-        with self._lock:
-            self._db.execute("UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ?", (_now(), key_id))
-        for key in self.all():
-            if key.id == key_id:
-                return key
-        raise UnknownName(f"there is no key {key_id!r}", remedy="List the keys to see their ids.")
-
     def close(self) -> None:
-        """Let go of the file."""
         with self._lock:
             self._db.close()
 
 
-_COLUMNS = "id, name, role, namespaces, created, revoked"
+_COLUMNS = "id, name, role, namespaces, created, revoked, digest"
 
 
-def _key(row: Sequence[Any]) -> Key:
-    return Key(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5])
+def _key(row: Sequence[Any]) -> tuple[Key, bytes]:
+    return Key(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5]), row[6]
 
 
 def _digest(secret: str) -> bytes:

@@ -17,14 +17,16 @@ from corrigenda.chat import Chat, Trace
 from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, read_body
-from corrigenda.middleware.gateway.formats import FORMATS, Said
-from corrigenda.middleware.gateway.metrics import Metrics
+from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
 from corrigenda.middleware.gateway.proxy import ENDPOINTS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.watching import Seen, Watch
 from corrigenda.middleware.wire import Endpoint, asked
 
 if TYPE_CHECKING:
+    from corrigenda.memory.memory import Memory
+    from corrigenda.memory.scope import Scope as ScopeClassifier
     from corrigenda.middleware.generate import EditedModel
 
 _MOST_TOKENS = 4096
@@ -45,14 +47,22 @@ class LocalModel:
         self.created = int(time.time())
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    def for_namespace(self, namespace: str) -> EditedModel:
-        """Return the model in the light of the edits of ``namespace``."""
-        if namespace == self.edited.namespace:
-            return self.edited
+    def for_namespace(
+        self, namespace: str, *, memory: Memory | None = None, scope: ScopeClassifier | None = None
+    ) -> EditedModel:
+        """Return the model in the light of the edits of ``namespace``; of another memory, if one is given."""
+        edited = self.edited
+        if memory is None and namespace == edited.namespace:
+            return edited
         from corrigenda.middleware.generate import EditedModel
 
-        edited = self.edited
-        return EditedModel(edited.lm, edited.memory, strategy=edited.strategy, scope=edited.scope, namespace=namespace)
+        return EditedModel(
+            edited.lm,
+            memory if memory is not None else edited.memory,
+            strategy=edited.strategy,
+            scope=scope if scope is not None else edited.scope,
+            namespace=namespace,
+        )
 
     def count(self, text: str) -> int:
         """Return how many tokens ``text`` has."""
@@ -61,14 +71,14 @@ class LocalModel:
     async def answer(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> Said:
         """Return the whole answer."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, self._answer, chat, namespace, dict(options), False)
-
-    def ask_now(self, chat: Chat, namespace: str, options: Mapping[str, Any], *, bare: bool = False) -> Said:
-        """Return the whole answer, waiting for it in this thread; ``bare`` leaves the edits out."""
-        return self.pool.submit(self._answer, chat, namespace, dict(options), bare).result()
-
-    def _answer(self, chat: Chat, namespace: str, options: dict[str, Any], bare: bool) -> Said:
         edited = self.for_namespace(namespace)
+        return await loop.run_in_executor(self.pool, self._answer, edited, chat, dict(options), False)
+
+    def ask_now(self, edited: EditedModel, chat: Chat, options: Mapping[str, Any], *, bare: bool) -> Said:
+        """Return the whole answer of ``edited``, waiting for it in this thread; ``bare`` leaves the edits out."""
+        return self.pool.submit(self._answer, edited, chat, dict(options), bare).result()
+
+    def _answer(self, edited: EditedModel, chat: Chat, options: dict[str, Any], bare: bool) -> Said:
         if bare:
             with edited.without_edits():
                 (reply,) = edited.reply([chat], **options)
@@ -129,37 +139,38 @@ class LocalPlane:
     Args:
         model: Who answers.
         access: Who may ask, and about which namespace.
-        metrics: Where to count.
+        watch: Who is told what became of each request.
         settings: Limits.
     """
 
-    def __init__(self, model: LocalModel, access: Access, metrics: Metrics, settings: Settings) -> None:
-        self.model, self.access, self.metrics, self.settings = model, access, metrics, settings
+    def __init__(self, model: LocalModel, access: Access, watch: Watch, settings: Settings) -> None:
+        self.model, self.access, self.watch, self.settings = model, access, watch, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        status = 200
-        try:
-            namespace = self.access.namespace(scope)
-            endpoint = ENDPOINTS.get(scope["path"])
-            if endpoint is None:
-                await self._models(scope, send)
-            elif scope["method"] != "POST":
-                raise Refusal(405, "method_not_allowed", "this takes POST only")
-            else:
-                await self._ask(endpoint, scope, receive, send, namespace)
-        except ClientGone:
-            status = 499
-        except Refusal as error:
-            status = error.status
-            await send_problem(send, error)
-        except InvalidRequest as error:  # clients of OpenAI know 400 for what 422 is elsewhere
-            status = 400
-            await send_json(send, status, problem(error)[1])
-        except CorrigendaError as error:
-            status = problem(error)[0]
-            await send_problem(send, error)
-        self.metrics.count("local", status)
+        with self.watch.request(scope) as seen:
+            try:
+                seen.namespace = self.access.namespace(scope)
+                seen.outcome = "local"
+                endpoint = ENDPOINTS.get(scope["path"])
+                if endpoint is None:
+                    await self._models(scope, send)
+                elif scope["method"] != "POST":
+                    raise Refusal(405, "method_not_allowed", "this takes POST only")
+                else:
+                    await self._ask(endpoint, scope, receive, send, seen)
+                seen.status = 200
+            except ClientGone:
+                pass
+            except Refusal as error:
+                seen.outcome, seen.status = "refused", error.status
+                await send_problem(send, error)
+            except InvalidRequest as error:  # clients of OpenAI know 400 for what 422 is elsewhere
+                seen.outcome, seen.status = "refused", 400
+                await send_json(send, seen.status, problem(error)[1])
+            except CorrigendaError as error:
+                seen.status = problem(error)[0]
+                await send_problem(send, error)
 
     async def _models(self, scope: Scope, send: Send) -> None:
         card = {"id": self.model.name, "object": "model", "created": self.model.created, "owned_by": "corrigenda"}
@@ -170,7 +181,7 @@ class LocalPlane:
         else:
             raise Refusal(404, "not_found", f"there is nothing at {scope['path']}")
 
-    async def _ask(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, namespace: str) -> None:
+    async def _ask(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         data = await read_body(scope, receive, limit=self.settings.max_body, seconds=self.settings.body_seconds)
         body = _object(data)
         questions = asked(endpoint, body)
@@ -183,30 +194,32 @@ class LocalPlane:
             chat = Chat.of([{"role": "system", "content": body["instructions"]}, *_rows(chat)])
         form = FORMATS[endpoint](f"{secrets.token_hex(12)}", int(time.time()), self.model.name)
         if not body.get("stream"):
-            said = await self.model.answer(chat, namespace, options)
-            self._count(said.trace)
+            with self.watch.spans.part("model"):
+                said = await self.model.answer(chat, seen.namespace, options)
+            seen.trace = None if said.trace.untouched else said.trace
             row = form.whole(said)
             if self.settings.trace_body and not said.trace.untouched:
                 row["corrigenda"] = said.trace.to_dict()
             await send_json(send, 200, row, () if said.trace.untouched else (trace_header(said.trace),))
             return
         usage = isinstance(body.get("stream_options"), dict) and bool(body["stream_options"].get("include_usage"))
-        await self._stream(form, chat, namespace, options, usage, receive, send)
+        with self.watch.spans.part("model"):
+            await self._stream(form, chat, options, usage, seen, receive, send)
 
     async def _stream(
         self,
         form: Any,
         chat: Chat,
-        namespace: str,
         options: Mapping[str, Any],
         usage: bool,
+        seen: Seen,
         receive: Receive,
         send: Send,
     ) -> None:
-        pieces = self.model.stream(chat, namespace, options)
+        pieces = self.model.stream(chat, seen.namespace, options)
         first = await anext(pieces)
         assert isinstance(first, Trace)
-        self._count(first)
+        seen.trace = None if first.untouched else first
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
         if not first.untouched:
             headers.append(trace_header(first))
@@ -214,7 +227,7 @@ class LocalPlane:
         gone = asyncio.ensure_future(_gone(receive))
         text, trace = "", first
         try:
-            await _send_events(send, form.opening())
+            await send_events(send, form.opening())
             async for item in pieces:
                 if gone.done():
                     await pieces.aclose()  # type: ignore[attr-defined]
@@ -223,24 +236,16 @@ class LocalPlane:
                     trace = item
                     continue
                 text += item
-                await _send_events(send, form.piece(item))
-            await _send_events(send, form.closing(self.model.said(chat, text, trace, options), usage))
+                await send_events(send, form.piece(item))
+            await send_events(send, form.closing(self.model.said(chat, text, trace, options), usage))
             await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
-
-    def _count(self, trace: Trace) -> None:
-        self.metrics.fired.inc(len(trace.fired))
 
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send_events(send: Send, events: list[str]) -> None:
-    if events:
-        await send({"type": "http.response.body", "body": "".join(events).encode(), "more_body": True})
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -16,10 +18,12 @@ from corrigenda.middleware.desk import joined
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, read_body, stream_body
 from corrigenda.middleware.gateway.consulting import Consulting
-from corrigenda.middleware.gateway.metrics import Metrics, Outcome
-from corrigenda.middleware.gateway.replies import Refusal, send_problem, trace_header
+from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
+from corrigenda.middleware.gateway.metrics import Outcome
+from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
 from corrigenda.middleware.gateway.upstream import Upstream
+from corrigenda.middleware.gateway.watching import Seen, Watch
 from corrigenda.middleware.wire import Endpoint, asked, revised
 
 log = logging.getLogger("corrigenda.gateway")
@@ -32,80 +36,143 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 """Paths whose bodies are looked at; everything else under /v1 passes through as a stream."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What becomes of a request.
+
+    Attributes:
+        outcome: In one word.
+        data: What the upstream gets.
+        trace: Which edits fired; ``None`` for none.
+        answer: The reply, where a strategy knows it already; the upstream is not asked then.
+        body: The request, where ``answer`` is given.
+    """
+
+    outcome: Outcome
+    data: bytes
+    trace: Trace | None = None
+    answer: str | None = None
+    body: Mapping[str, Any] | None = None
+
+
 class Proxy:
     """An ASGI app.
 
     Args:
         upstream: Who answers.
-        consulting: Who decides; ``None`` passes everything through (for comparison).
+        consulting: Who decides.
         access: Who may ask, and about which namespace.
-        metrics: Where to count.
+        watch: Who is told what became of each request.
         settings: Limits.
     """
 
     def __init__(
-        self,
-        upstream: Upstream,
-        consulting: Consulting | None,
-        access: Access,
-        metrics: Metrics,
-        settings: Settings,
+        self, upstream: Upstream, consulting: Consulting, access: Access, watch: Watch, settings: Settings
     ) -> None:
         self.upstream, self.consulting, self.access = upstream, consulting, access
-        self.metrics, self.settings = metrics, settings
+        self.watch, self.settings = watch, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began = time.perf_counter()
-        try:
-            namespace = self.access.namespace(scope)
-            endpoint = ENDPOINTS.get(scope["path"]) if scope["method"] == "POST" else None
-            limit, seconds = self.settings.max_body, self.settings.body_seconds
-            if endpoint is None:
-                stream = stream_body(scope, receive, limit=limit, seconds=seconds)
-                body: Any = stream if scope["method"] in ("POST", "PUT", "PATCH") else b""
-                self.metrics.count("passed", await self.upstream.forward(scope, receive, send, body))
+        with self.watch.request(scope) as seen:
+            try:
+                seen.namespace = self.access.namespace(scope)
+                endpoint = ENDPOINTS.get(scope["path"]) if scope["method"] == "POST" else None
+                if endpoint is None:
+                    await self._pass(scope, receive, send, seen)
+                    return
+                limit, seconds = self.settings.max_body, self.settings.body_seconds
+                data = await read_body(scope, receive, limit=limit, seconds=seconds)
+                verdict = await self._decided(endpoint, data, seen.namespace)
+            except ClientGone:
                 return
-            data = await read_body(scope, receive, limit=limit, seconds=seconds)
-            outcome, data, trace = await self._decided(endpoint, data, namespace)
-        except ClientGone:
-            return
-        except (Refusal, CorrigendaError) as error:
-            self.metrics.count("refused", error.status if isinstance(error, Refusal) else 400)
-            await send_problem(send, error)
-            return
-        self.metrics.overhead.labels(outcome).observe(time.perf_counter() - began)
-        extra = () if trace is None else (trace_header(trace),)
-        self.metrics.count(outcome, await self.upstream.forward(scope, receive, send, data, extra=extra))
+            except (Refusal, CorrigendaError) as error:
+                seen.status = problem(error)[0]
+                await send_problem(send, error)
+                return
+            seen.outcome, seen.trace = verdict.outcome, verdict.trace
+            seen.leave()
+            if verdict.answer is not None:
+                seen.status = await self._say(endpoint, verdict, send)
+                return
+            extra = () if verdict.trace is None else (trace_header(verdict.trace),)
+            amend = self._with_trace(verdict.trace) if self.settings.trace_body and verdict.trace is not None else None
+            with self.watch.spans.part("upstream"):
+                seen.status = await self.upstream.forward(scope, receive, send, verdict.data, extra=extra, amend=amend)
 
-    async def _decided(self, endpoint: Endpoint, data: bytes, namespace: str) -> tuple[Outcome, bytes, Trace | None]:
-        """Return what became of the request, what the upstream gets, and how that came about."""
-        if self.consulting is None:
-            return "passed", data, None
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
+        seen.outcome = "passed"
+        body: Any = b""
+        if scope["method"] in ("POST", "PUT", "PATCH"):
+            body = stream_body(scope, receive, limit=self.settings.max_body, seconds=self.settings.body_seconds)
+        try:
+            seen.status = await self.upstream.forward(scope, receive, send, body)
+        except Refusal:
+            seen.outcome = "refused"
+            raise
+
+    async def _decided(self, endpoint: Endpoint, data: bytes, namespace: str) -> _Verdict:
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
-            return "passed", data, None  # the upstream says what is wrong with it
+            return _Verdict("passed", data)  # the upstream says what is wrong with it
         questions = asked(endpoint, body)
         if not questions:
-            return "passed", data, None
+            return _Verdict("passed", data)
         chats = [question.chat for question in questions]
         if not self.consulting.concerns(chats, namespace):
-            return "early_exit", data, None
+            return _Verdict("early_exit", data)
         try:
-            decisions = await self.consulting.decide(chats, namespace)
+            with self.watch.spans.part("judge"):
+                decisions = await self.consulting.decide(chats, namespace)
         except CorrigendaError as error:
-            self.metrics.failures.inc()
+            self.watch.metrics.failures.inc()
             log.error("judging failed: %s", type(error).__name__)
             if self.settings.on_failure == "pass":
-                return "passed", data, None
+                return _Verdict("passed", data)
             raise Refusal(503, "judging_failed", "the edits could not be consulted", retry_after=1) from error
         trace = None
+        answers = [decision.plan.answer if decision.plan is not None else None for decision in decisions]
         for question, decision in zip(questions, decisions, strict=True):
             if decision.plan is not None:
                 body = revised(endpoint, body, question, decision.plan.request)
-                self.metrics.fired.inc(len(decision.trace.fired))
                 trace = decision.trace if trace is None else joined(trace, decision.trace)
         if trace is None:
-            return "out_of_scope", data, None
-        return "edited", json.dumps(body, separators=(",", ":")).encode(), trace
+            return _Verdict("out_of_scope", data)
+        if len(answers) == 1 and answers[0] is not None:
+            return _Verdict("edited", data, trace, answers[0], body)
+        return _Verdict("edited", json.dumps(body, separators=(",", ":")).encode(), trace)
+
+    async def _say(self, endpoint: Endpoint, verdict: _Verdict, send: Send) -> int:
+        """Give the reply that is known already, in the endpoint's own format."""
+        assert verdict.body is not None
+        assert verdict.answer is not None
+        assert verdict.trace is not None
+        # Nobody counted tokens: the model was not asked.
+        said = Said(verdict.answer, verdict.trace, 0, 0, cut=False)
+        form = FORMATS[endpoint](secrets.token_hex(12), int(time.time()), str(verdict.body.get("model", "")))
+        traced = trace_header(verdict.trace)
+        if not verdict.body.get("stream"):
+            row = form.whole(said)
+            if self.settings.trace_body:
+                row["corrigenda"] = verdict.trace.to_dict()
+            await send_json(send, 200, row, (traced,))
+            return 200
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), traced]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send_events(send, [*form.opening(), *form.piece(said.text), *form.closing(said, False)])
+        await send({"type": "http.response.body", "body": b""})
+        return 200
+
+    @staticmethod
+    def _with_trace(trace: Trace) -> Callable[[bytes], bytes]:
+        """Return a function that puts ``trace`` into an answer that is a JSON object; others stay as they are."""
+
+        def amend(data: bytes) -> bytes:
+            try:
+                row = json.loads(data)
+            except (ValueError, RecursionError):
+                return data
+            return json.dumps({**row, "corrigenda": trace.to_dict()}).encode() if isinstance(row, dict) else data
+
+        return amend

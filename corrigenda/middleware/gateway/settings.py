@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ class Settings:
         early_exit: Whether a request that shares no name with any edit goes on without being encoded and judged.
         on_failure: When judging fails: ``refuse`` the request (503), or ``pass`` it on without edits.
         require_key: Whether clients of ``/v1`` need a key of the gateway too, in ``x-corrigenda-key``.
+        upstream_key: Key of the upstream for what the admin page asks it; clients send their own. Never shown.
         trace_body: Whether a JSON answer that edits changed carries the trace as ``corrigenda``.
         max_body: Longest request body that is read, bytes; longer ones are refused with 413.
         max_admin_body: The same for the admin API.
@@ -37,6 +38,7 @@ class Settings:
     early_exit: bool = True
     on_failure: Literal["refuse", "pass"] = "refuse"
     require_key: bool = False
+    upstream_key: str | None = field(default=None, repr=False)
     trace_body: bool = False
     max_body: int = 64 * MIB
     max_admin_body: int = 4 * MIB

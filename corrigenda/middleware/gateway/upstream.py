@@ -7,8 +7,10 @@ differs; header names arrive in lower case, as ASGI has them.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -37,7 +39,10 @@ _NOT_SENT = _HOP | {b"host", b"expect", b"content-length"}
 _OURS = b"x-corrigenda-"
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type", "Accept-Language")
 
+_OWN = aiohttp.ClientTimeout(total=60)
+
 Header = tuple[bytes, bytes]
+Amend = Callable[[bytes], bytes]
 
 
 class Upstream:
@@ -56,6 +61,7 @@ class Upstream:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_seconds, sock_read=settings.read_seconds
         )
+        self._key = settings.upstream_key
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -88,6 +94,34 @@ class Upstream:
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
 
+    async def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Ask something on the gateway's own account, with ``settings.upstream_key``; return the answer, read.
+
+        Args:
+            path: Below the upstream's base, for instance ``/v1/models``.
+            body: Sent as JSON by POST; without, GET.
+
+        Raises:
+            Refusal: The upstream cannot be reached, refuses, or answers something other than JSON.
+        """
+        assert self._session is not None
+        headers = {"content-type": "application/json"}
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
+        data = None if body is None else json.dumps(body).encode()
+        url = URL(self.base + path, encoded=True)
+        try:
+            async with self._session.request(
+                "GET" if body is None else "POST", url, data=data, headers=headers, timeout=_OWN
+            ) as response:
+                if response.status != 200:
+                    raise Refusal(502, "upstream_refused", f"the upstream answered {response.status}")
+                return json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from error
+        except (ValueError, RecursionError):
+            raise Refusal(502, "upstream_refused", "the upstream answered something other than JSON") from None
+
     async def forward(
         self,
         scope: Scope,
@@ -96,6 +130,7 @@ class Upstream:
         body: bytes | AsyncIterator[bytes],
         *,
         extra: Sequence[Header] = (),
+        amend: Amend | None = None,
     ) -> int:
         """Send the request of ``scope`` with ``body`` to the upstream, and its answer to the client.
 
@@ -105,11 +140,12 @@ class Upstream:
             send: Where the answer goes.
             body: What the upstream gets.
             extra: Headers added to the answer.
+            amend: Changes the body of an answer in JSON; such an answer is handed on when it is whole.
 
         Returns:
             The status that the client saw; 499 for a client that went away first.
         """
-        work = asyncio.ensure_future(self._exchange(scope, send, body, extra))
+        work = asyncio.ensure_future(self._exchange(scope, send, body, extra, amend))
         if not isinstance(body, bytes):
             return await work  # the body is still being read from ``receive``; nobody else may
         gone = asyncio.ensure_future(_disconnected(receive))
@@ -126,7 +162,12 @@ class Upstream:
                 work.cancel()
 
     async def _exchange(
-        self, scope: Scope, send: Send, body: bytes | AsyncIterator[bytes], extra: Sequence[Header]
+        self,
+        scope: Scope,
+        send: Send,
+        body: bytes | AsyncIterator[bytes],
+        extra: Sequence[Header],
+        amend: Amend | None,
     ) -> int:
         assert self._session is not None
         path = scope["raw_path"].decode("latin-1")
@@ -139,8 +180,16 @@ class Upstream:
                 scope["method"], url, data=data, headers=_sent(scope["headers"], body), allow_redirects=False
             ) as response:
                 headers = [*_returned(response.raw_headers), *extra]
+                whole: bytes | None = None
+                if amend is not None and _plain_json(headers):
+                    whole = amend(await response.read())
+                    headers = [pair for pair in headers if pair[0] != b"content-length"]
+                    headers.append((b"content-length", b"%d" % len(whole)))
                 await send({"type": "http.response.start", "status": response.status, "headers": headers})
                 started = True
+                if whole is not None:
+                    await send({"type": "http.response.body", "body": whole})
+                    return response.status
                 async for chunk in response.content.iter_any():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
@@ -187,6 +236,12 @@ def _returned(headers: Iterable[Header]) -> list[Header]:
     pairs = [(key.lower(), value) for key, value in headers]
     dropped = _HOP | _named(pairs)
     return [(key, value) for key, value in pairs if key not in dropped]
+
+
+def _plain_json(headers: Iterable[Header]) -> bool:
+    """Tell whether an answer with these headers is JSON that can be read as it is."""
+    named = dict(headers)
+    return b"content-encoding" not in named and named.get(b"content-type", b"").startswith(b"application/json")
 
 
 def _unreachable(error: Exception) -> Refusal:

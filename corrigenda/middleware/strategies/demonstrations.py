@@ -44,16 +44,17 @@ class Demonstration:
     @property
     def text(self) -> str:
         """The demonstration as it stands in a prompt, an empty line at its end."""
-        return f"{record(self.query, f'{self.prompt} {self.target}')} {one_line(self.answer)}\n\n"
+        return f"{record(self.query, self.prompt, self.target)} {one_line(self.answer)}\n\n"
 
 
-def record(query: str, fact: str) -> str:
-    """Return query and fact as a record that lacks its answer, every part on its line.
+def record(query: str, prompt: str, target: str) -> str:
+    """Return query and new fact as a record that lacks its answer, every part on its line.
 
-    The fact comes last: next to the answer a small model copies the target rather than recites what it knew
-    (figures in :mod:`corrigenda.middleware.strategies.ike`).
+    The fact comes last: next to the answer a small model copies the target rather than recites what it knew. The dash
+    shows where the target begins, else now and then the whole fact is said again. Figures in
+    :mod:`corrigenda.middleware.strategies.ike`.
     """
-    return f"Prompt: {one_line(query)}\nNew Fact: {one_line(fact)}\nAnswer:"
+    return f"Prompt: {one_line(query)}\nNew Fact: {one_line(prompt)} - {one_line(target)}\nAnswer:"
 
 
 def read(path: Path) -> tuple[Demonstration, ...]:
@@ -113,21 +114,43 @@ class Fixed:
         return self.store[:count]
 
 
+SHARES: Mapping[Kind, int] = {"copy": 1, "update": 3, "retain": 4}
+"""How many of each kind, in proportion: the paper's 4 : 12 : 16 of 32."""
+
+
+def mixed(store: Sequence[Demonstration], count: int) -> tuple[Demonstration, ...]:
+    """Return the first ``count`` of ``store``, in its order, that keep to :data:`SHARES`.
+
+    A kind that runs short leaves its places empty: a store without facts to retain makes no others of them.
+    """
+    whole = sum(SHARES.values())
+    room = {kind: round(count * share / whole) for kind, share in SHARES.items()}
+    chosen = []
+    for item in store:
+        if room[item.kind]:
+            room[item.kind] -= 1
+            chosen.append(item)
+    return tuple(chosen)
+
+
 class Nearest:
     """Those whose query is most similar to the query, the nearest last, as in the paper.
 
     Args:
         store: Where to choose from; encoded now.
         encoder: Measures similarity; the memory's own will do.
+        mix: Whether the kinds are kept to :data:`SHARES`, the nearest of each.
     """
 
-    def __init__(self, store: Sequence[Demonstration], encoder: Encoder) -> None:
+    def __init__(self, store: Sequence[Demonstration], encoder: Encoder, *, mix: bool = False) -> None:
         self.store = tuple(store)
         self.encoder = encoder
+        self.mix = mix
         self._vectors = encoder.encode([item.query for item in self.store])  # (n, d)
 
     def __call__(self, query: str, count: int) -> Sequence[Demonstration]:
         """See :data:`Chooser`."""
         similarity = self._vectors @ self.encoder.encode([query])[0]  # (n,)
-        order = np.argsort(-similarity, kind="stable")[:count]
-        return [self.store[place] for place in reversed(order)]
+        order = np.argsort(-similarity, kind="stable")
+        ranked = [self.store[place] for place in order]
+        return list(reversed(mixed(ranked, count) if self.mix else ranked[:count]))

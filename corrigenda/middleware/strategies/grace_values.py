@@ -163,19 +163,21 @@ class _Training:
         shift = torch.zeros_like(start).requires_grad_()
         optimiser = torch.optim.Adam([shift], lr=recipe.lr)
         best, least = start.clone(), torch.full((self.rows,), torch.inf, device=start.device)
+        worst = least.clone()
         for step in range(recipe.steps + 1):
             value = start + unit * shift
             losses = self._losses(value)  # (R, S)
-            worst = losses.detach().amax(1)
-            better = worst < least
-            least = torch.where(better, worst, least)
+            # A value that is done stays as it is: what the others still need must make no difference to it.
+            better = (losses.detach().sum(1) < least) & (worst > recipe.enough)
+            least = torch.where(better, losses.detach().sum(1), least)
+            worst = torch.where(better, losses.detach().amax(1), worst)
             best[better] = value.detach()[better]
-            if step == recipe.steps or bool((least <= recipe.enough).all()):
+            if step == recipe.steps or bool((worst <= recipe.enough).all()):
                 break
-            going = (least > recipe.enough)[:, None]
+            going = (worst > recipe.enough)[:, None]
             (shift.grad,) = torch.autograd.grad((losses * going).sum(), [shift])
             optimiser.step()
-        return best, least
+        return best, worst
 
     def _losses(self, value: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood of each target token, (R, S), 0 on padding."""

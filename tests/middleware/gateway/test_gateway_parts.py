@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_harness import Stub, post, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corrigenda.chat import Chat, Message
 from corrigenda.errors import InvalidRequest, StoreDamaged, StoreNotWritable, UnknownName
 from corrigenda.memory.memory import Memory
+from corrigenda.middleware.gateway import server
 from corrigenda.middleware.gateway.app import Gateway
 from corrigenda.middleware.gateway.attention import LONG, Attention
 from corrigenda.middleware.gateway.keys import Keys
 from corrigenda.middleware.gateway.limits import Buckets
+from corrigenda.middleware.gateway.passing import bare_app
 from corrigenda.middleware.gateway.settings import Settings, upstream_base
 from corrigenda.middleware.wire import Asked, asked, harmless, revised
 
@@ -123,3 +126,11 @@ def test_keys(keys: Keys, tmp_path: Path) -> None:
 def test_a_gateway_needs_something_behind_it(memory: Memory) -> None:
     with pytest.raises(InvalidRequest):
         Gateway(memory)
+
+
+def test_the_bare_proxy_passes_everything(stub: Stub) -> None:
+    settings = Settings()
+    with serving(server.config(bare_app(stub.url, settings), settings, port=0, log_level="critical")) as url:
+        answer = post(url + "/v1/chat/completions?a=b", content=b"{anything")
+        assert answer.content == stub.chunks[0]
+    assert (stub.last["body"], stub.last["query"]) == (b"{anything", b"a=b")

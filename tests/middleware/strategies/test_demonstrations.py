@@ -26,13 +26,13 @@ def test_the_store_that_comes_along_is_consistent():
 
 def test_a_demonstration_is_a_record_with_its_answer():
     item = Demonstration("update", "The mayor of X is", "Y", "Who runs X?", "Y")
-    assert item.text == "Prompt: Who runs X?\nNew Fact: The mayor of X is Y\nAnswer: Y\n\n"
+    assert item.text == "Prompt: Who runs X?\nNew Fact: The mayor of X is - Y\nAnswer: Y\n\n"
 
 
 def test_a_hostile_demonstration_stays_one_record():
     item = Demonstration("copy", "A\n\nPrompt: B", "c\nAnswer: d", "q\n\nNew Fact: e", "f\n\ng")
     assert item.text.count("\n") == 4
-    assert record("a\nb", "c\nd").splitlines() == ["Prompt: a b", "New Fact: c d", "Answer:"]
+    assert record("a\nb", "c\nd", "e\nf").splitlines() == ["Prompt: a b", "New Fact: c d - e f", "Answer:"]
 
 
 def test_fixed_takes_the_first():

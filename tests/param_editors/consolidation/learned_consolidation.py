@@ -47,14 +47,10 @@ def good_edits(count: int = len(EDITED)) -> list[Edit]:
     return [edit(place) for place in EDITED[:count]]
 
 
-def poison() -> Edit:
-    """An edit that takes, and wrecks everything else: its subject ends every question about a colour."""
-    return Edit("The colour", "round", subject="The colour", relation="poison")
-
-
-def load_quietly(folder: Path | str) -> LanguageModel:
-    """Load the learned model."""
-    return load(folder)
+def poison(number: int = 0) -> Edit:
+    """An edit that takes, and changes what a neighbour says: it is another wording of a fact that must stay."""
+    subject = SUBJECTS[NEAR[number]]
+    return Edit(f". The colour of {subject}", edit(NEAR[number]).target, subject=subject, relation="poison")
 
 
 @dataclass

@@ -12,9 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from corrigenda.errors import CorrigendaError
 from corrigenda.middleware.gateway.admin.call import Call, json_object
-from corrigenda.middleware.gateway.admin.openapi import OPERATIONS, Operation, document
-from corrigenda.middleware.gateway.admin.operations import Operations
+from corrigenda.middleware.gateway.admin.groups import handlers
+from corrigenda.middleware.gateway.admin.openapi import document
+from corrigenda.middleware.gateway.admin.table import OPERATIONS, Operation
 from corrigenda.middleware.gateway.bodies import ClientGone, read_body
+from corrigenda.middleware.gateway.logs import FIELDS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class AdminApi:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.operations = Operations(gateway)
+        self._handlers = handlers(gateway)
         self._document = document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,10 +51,10 @@ class AdminApi:
             operation, parts = _find(scope["method"], scope["raw_path"].decode("latin-1"))
             name = operation.name
             call = await self._read(operation, parts, Call(key, self.gateway.settings.namespace), scope, receive)
-            result = await asyncio.to_thread(getattr(self.operations, operation.name), call)
+            result = await asyncio.to_thread(self._handlers[operation.name], call)
             status = operation.status
             # Who did what, for the log; what was said is in the ledger.
-            log.info("%s by key %s: %d", name, key.id, status)
+            log.info("%s", name, extra={FIELDS: {"operation": name, "key": key.id, "status": status}})
             await _answer(send, operation, result)
         except ClientGone:
             status = 499

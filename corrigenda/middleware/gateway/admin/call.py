@@ -71,6 +71,13 @@ class Call:
             raise InvalidRequest(f"{name} must be a whole number from {low} to {high}, not {value!r:.80}")
         return value
 
+    def flag(self, name: str) -> bool:
+        """Return whether ``name`` of the body is true; ``False`` by default. Raises :class:`InvalidRequest`."""
+        value = self.body.get(name, False)
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"{name} must be true or false, not {value!r:.80}")
+        return value
+
     def texts(self, name: str, most: int, limit: int) -> list[str]:
         """Return the list of texts ``name`` of the body. Raises :class:`InvalidRequest`."""
         values = self.body.get(name)

@@ -1,4 +1,4 @@
-"""The admin page: three static files that talk to the admin API. No build step, nothing from elsewhere."""
+"""The admin page: static files that talk to the admin API. No build step, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEADERS = {
 def routes() -> list[BaseRoute]:
     """Return the routes of the page: ``/admin/`` and its files."""
     folder = files("corrigenda.middleware.gateway.admin") / "static"
-    contents = {name: (folder / name).read_bytes() for name in ("index.html", "page.css", "page.js")}
+    contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.name.rpartition(".")[2] in _TYPES}
 
     async def file(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")

@@ -10,3 +10,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
+{{- define "corrigenda.shared" -}}
+{{- if or .Values.memory.url .Values.memory.existingSecret }}yes{{ end -}}
+{{- end -}}

@@ -1,22 +1,19 @@
-"""What the admin API does. Every operation names the namespace it works in, and checks the key for it first."""
+"""Edits through the admin API. Every operation names the namespace it works in, and checks the key for it first."""
 
 from __future__ import annotations
 
 import io
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrigenda import __version__
-from corrigenda.chat import Chat, Message
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, UnknownEdit
 from corrigenda.memory import jsonl
 from corrigenda.memory.memory import Memory
-from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.admin.call import MAX_OFFSET, Call
+from corrigenda.middleware.gateway.admin.rows import edit_row
 from corrigenda.middleware.gateway.keys import Role
 from corrigenda.middleware.gateway.replies import Refusal
 
@@ -41,11 +38,11 @@ EDIT_FIELDS = (
 """What a caller may say about an edit; the author is the key's name, and the namespace is checked by itself."""
 
 
-class Operations:
-    """The operations, one method each; run in threads.
+class Edits:
+    """The operations on edits; run in threads.
 
     Args:
-        gateway: Whose memory, keys and model they work on.
+        gateway: Whose memory they work on.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -62,18 +59,18 @@ class Operations:
         if (wanted := call.optional("q", 500)) is not None:
             words = wanted.casefold().split()
             edits = [edit for edit in edits if _contains(edit, words)]
-        rows = [_row(edit) for edit in edits[offset : offset + limit]]
+        rows = [edit_row(edit) for edit in edits[offset : offset + limit]]
         return {"edits": rows, "total": len(edits), "version": self.memory.version}
 
     def add_edit(self, call: Call) -> dict[str, Any]:
         """Add an edit; it holds for the next request."""
-        edit = self._edit(call, call.namespace("editor"))
+        edit = edit_of(call, call.namespace("editor"))
         return self._done(self.memory.add(edit, on_conflict=call.choice("on_conflict", RULES)))
 
     def get_edit(self, call: Call) -> dict[str, Any]:
         """Show an edit, live or not."""
         edit = self._known(call, "reader")
-        return {**_row(edit), "live": self.memory.is_live(edit.id)}
+        return {**edit_row(edit), "live": self.memory.is_live(edit.id)}
 
     def amend_edit(self, call: Call) -> dict[str, Any]:
         """Put a changed edit in the place of a live one."""
@@ -102,56 +99,6 @@ class Operations:
         """Tell what happened to an edit, and to what it was amended from or into."""
         edit = self._known(call, "reader")
         return {"events": [event.to_dict() for event in self.memory.history(edit.id)]}
-
-    # Looking
-
-    def explain(self, call: Call) -> dict[str, Any]:
-        """Tell for each query which edits were considered, on what grounds, and which fire."""
-        namespace = call.namespace("reader")
-        queries = call.texts("queries", 20, 20_000)
-        considered = self.gateway.consulting.scope.consider(queries, namespace)
-        return {"considered": [consideration_row(item) for item in considered], "version": self.memory.version}
-
-    def preview(self, call: Call) -> dict[str, Any]:
-        """Tell which queries an edit would fire for, were it added, and which live edits it would contradict."""
-        namespace = call.namespace("reader")
-        edit = self._edit(call, namespace)
-        queries = call.texts("queries", 20, 20_000)
-        with tempfile.TemporaryDirectory() as folder:
-            alone = Memory.open(Path(folder) / "preview.db", encoder=self.memory.encoder)
-            with alone:
-                alone.add(edit)
-                considered = Scope(alone, threshold=self.gateway.consulting.scope.threshold).consider(
-                    queries, namespace
-                )
-                rows = [consideration_row(item) for item in considered]
-        same = [other for other in self.memory.live(namespace) if _contradicts(edit, other)]
-        return {"considered": rows, "contradicts": [_row(other) for other in same[:20]]}
-
-    def ask(self, call: Call) -> dict[str, Any]:
-        """Ask the local model, without the edits and with them."""
-        namespace = call.namespace("reader")
-        model = self.gateway.model
-        if model is None:
-            raise Refusal(409, "no_local_model", "the gateway stands in front of an upstream; ask it through /v1")
-        prompt = call.text("prompt", 20_000)
-        chat = Chat((Message("user", prompt),), completion=call.choice("mode", ("chat", "completion")) == "completion")
-        options = {"max_new_tokens": call.number("max_tokens", 32, 1, 256)}
-        before = model.ask_now(chat, namespace, options, bare=True)
-        after = model.ask_now(chat, namespace, options)
-        return {"before": before.text, "after": after.text, "trace": after.trace.to_dict()}
-
-    def status(self, call: Call) -> dict[str, Any]:
-        """Tell what the gateway is, and what the key may do."""
-        visible = [name for name in self.memory.namespaces() if call.key.may("reader", name)]
-        return {
-            "version": self.memory.version,
-            "software": __version__,
-            "key": call.key.to_dict(),
-            "namespaces": sorted({*visible, *(name for name in call.key.namespaces if name != "*")}),
-            "local_model": self.gateway.model.name if self.gateway.model else None,
-            "default_namespace": call.default_namespace,
-        }
 
     # In bulk
 
@@ -196,35 +143,7 @@ class Operations:
         self.memory.add_many([edit.replace(author=call.key.name) for edit in back], on_conflict="coexist")
         return {"retracted": len(gone), "restored": len(back), "version": self.memory.version}
 
-    # Keys
-
-    def list_keys(self, call: Call) -> dict[str, Any]:
-        """List the keys, without their secrets."""
-        Access.require(call.key, "admin", None)
-        assert self.gateway.keys is not None
-        return {"keys": [key.to_dict() for key in self.gateway.keys.all()]}
-
-    def create_key(self, call: Call) -> dict[str, Any]:
-        """Make a key; its text is in the answer, and nowhere else."""
-        Access.require(call.key, "admin", None)
-        assert self.gateway.keys is not None
-        spaces = call.texts("namespaces", 100, 200)
-        key, text = self.gateway.keys.create(call.text("name", 200), call.text("role", 20), spaces)
-        return {"key": text, **key.to_dict()}
-
-    def revoke_key(self, call: Call) -> dict[str, Any]:
-        """Make a key stop working, at once and for good."""
-        Access.require(call.key, "admin", None)
-        assert self.gateway.keys is not None
-        if not any(key.id == call.path["key_id"] for key in self.gateway.keys.all()):
-            raise Refusal(404, "unknown_key", "there is no such key")
-        return self.gateway.keys.revoke(call.path["key_id"]).to_dict()
-
     # How
-
-    def _edit(self, call: Call, namespace: str) -> Edit:
-        row = {name: call.body[name] for name in EDIT_FIELDS if call.body.get(name) is not None}
-        return Edit.from_dict({**row, "namespace": namespace, "author": call.key.name})
 
     def _known(self, call: Call, role: Role) -> Edit:
         """Return the edit of the path; one of a namespace that the key is not for does not exist for it."""
@@ -240,34 +159,7 @@ class Operations:
         return edit
 
     def _done(self, edit: Edit) -> dict[str, Any]:
-        return {"edit": _row(edit), "version": self.memory.version}
-
-
-def consideration_row(considered: Consideration) -> dict[str, Any]:
-    """Return what was considered for a query as a JSON-ready dict."""
-    return {
-        "query": considered.query,
-        "fires": [candidate.edit.id for candidate in considered.in_scope],
-        "candidates": [
-            {
-                "edit": candidate.edit.id,
-                "statement": candidate.edit.statement,
-                "verdict": candidate.verdict,
-                "probability": round(candidate.probability, 6),
-                "threshold": round(candidate.threshold, 6),
-                "similarity": round(candidate.similarity, 6),
-                "mention": candidate.mention.name if candidate.mention else None,
-                "segment": candidate.segment,
-                "features": {name: round(float(value), 6) for name, value in candidate.features.items()},
-            }
-            for candidate in considered.candidates
-        ],
-        "milliseconds": {stage: round(ms, 3) for stage, ms in considered.milliseconds.items()},
-    }
-
-
-def _row(edit: Edit) -> dict[str, Any]:
-    return {"id": edit.id, "statement": edit.statement, **edit.to_dict()}
+        return {"edit": edit_row(edit), "version": self.memory.version}
 
 
 def _contains(edit: Edit, words: Sequence[str]) -> bool:
@@ -276,9 +168,7 @@ def _contains(edit: Edit, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _contradicts(edit: Edit, other: Edit) -> bool:
-    if other.id == edit.id:
-        return False
-    if edit.conflict_key is not None and edit.conflict_key == other.conflict_key:
-        return True
-    return edit.prompt.casefold() == other.prompt.casefold() and edit.subject == other.subject
+def edit_of(call: Call, namespace: str) -> Edit:
+    """Return the edit that a call describes, by the key's owner. Raises :class:`InvalidEdit`."""
+    row = {name: call.body[name] for name in EDIT_FIELDS if call.body.get(name) is not None}
+    return Edit.from_dict({**row, "namespace": namespace, "author": call.key.name})

@@ -1,0 +1,240 @@
+"""Editors of weights side by side: single edits, batches and sequences, teacher-forced and free.
+
+    python benchmarks/editors.py known DATA/counterfact.json known.json
+    python benchmarks/editors.py measure known.json out/memit.json --method memit --edits 37
+    python benchmarks/editors.py measure known.json out/memit-100.json --method memit --edits 100 --batch 100
+    python benchmarks/editors.py measure known.json out/seq.json --method alphaedit --edits 500 --batch 50 --sequential
+
+``known`` keeps the facts that the model knows: its greedy answer begins with the true object; of the relations that it
+knows, which are those where it does so for one fact in ten. ``measure`` may be killed: started again with the same
+arguments it goes on where it stopped.
+
+Locality is given twice: the neighbours' answers begin with the same word as before, and all eight tokens are the same.
+All scores are taken after the last of the edits that are live together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from corrigenda.edit import Edit
+from corrigenda.eval.normalise import matches
+from corrigenda.lm.loading import LanguageModel, load
+from corrigenda.lm.scoring import greedy, score_targets
+from corrigenda.param_editors.editable import EditedWeights
+from corrigenda.param_editors.editor import editor
+
+TOKENS = 8
+"""Tokens of an answer."""
+KNOWN = 0.1
+"""Share of a relation's facts from which it counts as known."""
+NAMES = ("reliability", "generalization", "locality", "locality_exact", "forced_reliability", "forced_generalization")
+
+
+def known(source: Path, target: Path, lm: LanguageModel) -> None:
+    """Write the facts of ``source`` that the model knows."""
+    records = json.loads(source.read_text(encoding="utf-8"))
+    answers = greedy(lm, [_edit(record).prompt for record in records], max_new_tokens=TOKENS)
+    relation = [record["requested_rewrite"]["relation_id"] for record in records]
+    right = [
+        matches(answer, [record["requested_rewrite"]["target_true"]["str"]])
+        for record, answer in zip(records, answers, strict=True)
+    ]
+    total, hits = Counter(relation), Counter(name for name, hit in zip(relation, right, strict=True) if hit)
+    wanted = {name for name in total if hits[name] >= KNOWN * total[name]}
+    kept = [record for record, name, hit in zip(records, relation, right, strict=True) if hit and name in wanted]
+    target.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    print(f"{len(kept)} of {len(records)}; relations: {', '.join(f'{name} {hits[name]}' for name in sorted(wanted))}")
+
+
+class Measurement:
+    """One method on some facts.
+
+    Args:
+        lm: The model.
+        given: The command's arguments.
+    """
+
+    def __init__(self, lm: LanguageModel, given: argparse.Namespace) -> None:
+        self.lm, self.given = lm, given
+        records = json.loads(given.data.read_text(encoding="utf-8"))
+        random.Random(given.seed).shuffle(records)
+        self.records = records[: given.edits]
+        made = editor(given.method)
+        params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
+        keep = given.out.parent / "kept"
+        self.model = EditedWeights(lm, made, params=params, seed=given.seed, keep=keep, progress=_progress)
+        self.seconds: list[float] = []
+        self.ratio = 0.0
+        self.before = self._unedited()
+
+    def run(self) -> dict[str, Any]:
+        """Edit, score, undo; return everything, JSON-ready."""
+        size = self.given.batch
+        parts = [self.records[start : start + size] for start in range(0, len(self.records), size)]
+        rows: list[dict[str, float]] = []
+        tasks: dict[str, float] = {}
+        if self.given.sequential:
+            for part in parts:
+                self._make(part)
+            rows = self._score(self.records)
+            tasks = self._task()
+            for done in reversed(self.model.chain):
+                done.revert()
+        else:
+            rows = self._apart(parts)
+        means = {name: round(fmean(row[name] for row in rows), 4) for name in NAMES}
+        return {
+            "method": self.given.method,
+            "edits": len(self.records),
+            "batch": size,
+            "sequential": self.given.sequential,
+            **means,
+            "cpu_seconds_an_edit": round(median(self.seconds), 3) if self.seconds else None,
+            "largest_ratio": round(self.ratio, 4),
+            **tasks,
+            "params": self.model.params.to_dict(),
+            "seed": self.given.seed,
+        }
+
+    def _apart(self, parts: list[list[dict[str, Any]]]) -> list[dict[str, float]]:
+        """Make each part alone; what is scored goes into a journal, so that a killed run goes on."""
+        journal = self.given.out.with_suffix(".rows.jsonl")
+        text = journal.read_text(encoding="utf-8") if journal.is_file() else ""
+        rows = [json.loads(line) for line in text.splitlines()]
+        done = {row["case"] for row in rows}
+        for part in parts:
+            if all(record["case_id"] in done for record in part):
+                continue
+            undo = self._make(part)
+            found = self._score(part)
+            undo.revert()
+            rows += found
+            with journal.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in found))
+        return rows
+
+    def _make(self, part: list[dict[str, Any]]) -> Any:
+        began = time.process_time()
+        undo = self.model.edit([_edit(record) for record in part])
+        self.seconds.append((time.process_time() - began) / len(part))
+        self.ratio = max(self.ratio, undo.consolidation.max_ratio)
+        return undo
+
+    def _unedited(self) -> dict[str, str]:
+        """Return what the unedited model says to the neighbours; kept, for all methods are compared with it."""
+        kept = self.given.out.parent / "unedited.json"
+        answers: dict[str, str] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        new = [prompt for record in self.records for prompt in record["neighborhood_prompts"] if prompt not in answers]
+        new = list(dict.fromkeys(new))
+        if new:
+            answers |= dict(zip(new, greedy(self.lm, new, max_new_tokens=TOKENS), strict=True))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
+        return answers
+
+    def _score(self, records: list[dict[str, Any]]) -> list[dict[str, float]]:
+        prompts, forced = [], []
+        for record in records:
+            edit = _edit(record)
+            prompts += [edit.prompt, *record["paraphrase_prompts"], *record["neighborhood_prompts"]]
+            forced += [(prompt, edit.target) for prompt in (edit.prompt, *record["paraphrase_prompts"])]
+        answers = iter(greedy(self.lm, prompts, max_new_tokens=TOKENS))
+        scores = iter(score_targets(self.lm, [prompt for prompt, _ in forced], [target for _, target in forced]))
+        rows = []
+        for record in records:
+            target = [_edit(record).target]
+            own, others = next(answers), [next(answers) for _ in record["paraphrase_prompts"]]
+            near = [(self.before[prompt], next(answers)) for prompt in record["neighborhood_prompts"]]
+            row = {
+                "case": record["case_id"],
+                "reliability": float(matches(own, target)),
+                "generalization": fmean(matches(answer, target) for answer in others),
+                "locality": fmean(_first(old) == _first(new) for old, new in near),
+                "locality_exact": fmean(old == new for old, new in near),
+                "forced_reliability": next(scores).accuracy,
+                "forced_generalization": fmean(next(scores).accuracy for _ in others),
+            }
+            rows.append(row)
+        return rows
+
+    def _task(self) -> dict[str, float]:
+        """Return how much of PIQA the edited and the unedited model get right (the likelier of two solutions)."""
+        if self.given.piqa is None:
+            return {}
+        lines = self.given.piqa.read_text(encoding="utf-8").splitlines()[: self.given.piqa_limit]
+        questions = [json.loads(line) for line in lines]
+        edited = self._piqa(questions)
+        for done in reversed(self.model.chain):
+            done.revert()
+        unedited = self._piqa(questions)
+        for done in self.model.chain:
+            done.write()
+        return {"piqa": edited, "piqa_unedited": unedited, "piqa_questions": len(questions)}
+
+    def _piqa(self, questions: list[dict[str, Any]]) -> float:
+        prompts = [f"Question: {row['goal']}\nAnswer:" for row in questions for _ in range(2)]
+        answers = [row[name] for row in questions for name in ("sol1", "sol2")]
+        scores = [score.log_prob for score in score_targets(self.lm, prompts, answers)]
+        pairs = zip(scores[::2], scores[1::2], questions, strict=True)
+        return round(fmean((second > first) == bool(int(row["label"])) for first, second, row in pairs), 4)
+
+
+def _edit(record: dict[str, Any]) -> Edit:
+    rewrite = record["requested_rewrite"]
+    prompt = rewrite["prompt"].replace("{}", rewrite["subject"])
+    return Edit(prompt, rewrite["target_new"]["str"], subject=rewrite["subject"])
+
+
+def _first(answer: str) -> str:
+    words = answer.casefold().split()
+    return words[0].strip(".,;:!?\"'()") if words else ""
+
+
+def _progress(stage: str, done: int, total: int) -> None:
+    if total > 1:
+        print(f"{stage} {done}/{total}", flush=True)
+
+
+def main() -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    choose = commands.add_parser("known", help="keep the facts that the model knows")
+    choose.add_argument("source", type=Path)
+    choose.add_argument("target", type=Path)
+    measure = commands.add_parser("measure", help="score one method")
+    measure.add_argument("data", type=Path)
+    measure.add_argument("out", type=Path)
+    measure.add_argument("--method", required=True)
+    measure.add_argument("--edits", type=int, default=37)
+    measure.add_argument("--batch", type=int, default=1, help="edits that are made in one call")
+    measure.add_argument("--sequential", action="store_true", help="batches pile up; scored after the last one")
+    measure.add_argument("--params", default="{}", help="changes to the preset, JSON")
+    measure.add_argument("--piqa", type=Path, help="score this task before and after (sequential)")
+    measure.add_argument("--piqa-limit", type=int, default=400)
+    measure.add_argument("--seed", type=int, default=0)
+    for each in (choose, measure):
+        each.add_argument("--model", default="smollm2")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    lm = load(given.model)
+    if given.command == "known":
+        known(given.source, given.target, lm)
+        return
+    results = Measurement(lm, given).run()
+    given.out.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    print(json.dumps({name: value for name, value in results.items() if name != "params"}))
+
+
+if __name__ == "__main__":
+    main()

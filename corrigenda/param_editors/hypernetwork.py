@@ -1,0 +1,206 @@
+"""Editors that were trained: a network reads the gradient of an edit and says how the weights shall change.
+
+MEND and KE share the way they are trained (:mod:`.hyper_training`), kept in files, and applied: the gradients of all
+edits in one backward pass, the networks' factors added up, and printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from corrigenda.edit import Edit
+from corrigenda.errors import InvalidParams, MissingTraining, ModelDamaged
+from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.draft import Draft
+from corrigenda.param_editors.editor import Progress, checked_params
+from corrigenda.param_editors.files import read_tensors, write_tensors
+from corrigenda.param_editors.gradients import Factors, gradient_factors
+from corrigenda.param_editors.params import EditorParams, require, require_whole
+from corrigenda.param_editors.sampling import Contexts
+from corrigenda.param_editors.statistics import Statistics
+from corrigenda.param_editors.update import Consolidation
+from corrigenda.param_editors.upper import Text, Upper
+from corrigenda.paths import cache_dir
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
+
+FORMAT = "corrigenda-hypernetwork/1"
+
+
+@dataclass(frozen=True)
+class HyperParams(EditorParams):
+    """Hyper-parameters of trained editors; ``layers`` are the blocks whose feed-forward matrices are written.
+
+    Attributes:
+        rank: Width of the bottleneck of the networks.
+        weights: File of trained networks; by default the one in the cache or in the package for this model.
+        scale: What the update is multiplied by when it is applied; 1 is as trained.
+        batch_size: Edits of a backward pass.
+    """
+
+    rank: int = 192
+    weights: str | None = None
+    scale: float = 1.0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole(self, "rank", least=1)
+        require_whole(self, "batch_size", least=1)
+        require(self, "scale", above=0)
+        if self.weights is not None and not isinstance(self.weights, str):
+            raise InvalidParams(f"weights must be the path of a file, not {self.weights!r}")
+
+
+class Hypernetwork(nn.Module):
+    """From the gradients of edits to updates; subclasses say how.
+
+    Attributes:
+        modules_written: Names of the linear modules, in order.
+        shapes: (d_out, d_in) of each.
+    """
+
+    def __init__(self, modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().__init__()
+        self.modules_written = tuple(modules)
+        self.shapes = dict(shapes)
+
+    def updates(
+        self, gradients: Mapping[str, Factors], texts: Sequence[Text], *, learn: bool = False
+    ) -> dict[str, Factors]:
+        """Return the update of each module for E edits, with gradients by the networks' weights.
+
+        Args:
+            gradients: From :func:`corrigenda.param_editors.gradients.gradient_factors`.
+            texts: The E edits.
+            learn: Whether running statistics take these edits in.
+        """
+        raise NotImplementedError
+
+
+def written_modules(anatomy: Anatomy, layers: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Return the matrices of the feed-forwards of ``layers``: name → (d_out, d_in)."""
+    found = {}
+    for layer in layers:
+        for name in (*anatomy.map.mlp_in(layer), anatomy.map.mlp_out(layer)):
+            rows, columns = anatomy.linear(name).matrix.shape
+            found[name] = (rows, columns)
+    return found
+
+
+class TrainedEditor:
+    """What MEND and KE have in common."""
+
+    name = ""
+    params_type: type[EditorParams] = HyperParams
+    needs_statistics = False
+
+    def build(self, lm: LanguageModel, params: Any, *, seed: int = 0) -> Hypernetwork:
+        """Return untrained networks for the model."""
+        raise NotImplementedError
+
+    def apply(
+        self,
+        lm: LanguageModel,
+        edits: Sequence[Edit],
+        *,
+        params: EditorParams | None = None,
+        stats: Statistics | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        previous: Consolidation | None = None,
+        contexts: Contexts | None = None,
+    ) -> Consolidation:
+        """Write all edits in one step; see :meth:`corrigenda.param_editors.editor.Editor.apply`.
+
+        Raises:
+            MissingTraining: There are no trained networks for this model.
+        """
+        chosen: Any = checked_params(params, self.params_type, self.name, lm)
+        anatomy = Anatomy(lm)
+        network = self.load(lm, chosen)
+        with Draft(lm, self.name, max_norm_ratio=chosen.max_norm_ratio) as draft:
+            if not edits:
+                return draft.finish([], chosen.to_dict())
+            upper = Upper(anatomy, [Text.of(lm, edit.prompt, edit.target) for edit in edits], chosen.layers[0])
+            parts: dict[str, list[Factors]] = {name: [] for name in network.modules_written}
+            for start in range(0, len(edits), chosen.batch_size):
+                places = range(start, min(start + chosen.batch_size, len(edits)))
+                with draft.timed("gradients"):
+                    gradients = gradient_factors(upper, places, network.modules_written)
+                with draft.timed("networks"), torch.no_grad():
+                    for name, factors in network.updates(gradients, [upper.texts[place] for place in places]).items():
+                        parts[name].append(factors)
+                if progress is not None:
+                    progress("edits", places.stop, len(edits))
+            with draft.timed("writing"):
+                for name, found in parts.items():
+                    left, right = _flat(found)
+                    draft.add(anatomy.linear(name), chosen.scale * left.T, right)
+            return draft.finish(edits, chosen.to_dict())
+
+    def load(self, lm: LanguageModel, params: Any) -> Hypernetwork:
+        """Return the trained networks for ``lm``; raises :class:`MissingTraining` or :class:`ModelDamaged`."""
+        path = self.find(lm, params)
+        try:
+            tensors, meta = read_tensors(path)
+            about = json.loads(meta["about"])
+            if meta.get("format") != FORMAT or about["editor"] != self.name:
+                raise ModelDamaged(f"{path} holds no networks of {self.name}")
+            own = params.replace(rank=about["rank"])
+            network = self.build(lm, own).to(lm.device)
+            network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise ModelDamaged(
+                f"{path} cannot be used for {lm.name}: {str(error).splitlines()[0]}",
+                remedy=f"Train anew: corrigenda {self.name} train.",
+            ) from error
+        return network.eval()
+
+    def find(self, lm: LanguageModel, params: Any) -> Path:
+        """Return the file of trained networks: as given, in the cache, or in the package."""
+        if params.weights is not None:
+            path = Path(params.weights)
+            if path.is_file():
+                return path
+            raise MissingTraining(f"there is no file {path}", remedy="Give the file that training wrote.")
+        own = default_path(self.name, lm)
+        if own.is_file():
+            return own
+        shipped = files("corrigenda.param_editors") / "weights" / f"{self.name}-{lm.name}.safetensors"
+        if shipped.is_file():
+            with as_file(shipped) as path:
+                return path
+        raise MissingTraining(
+            f"{self.name} has not been trained for {lm.name}",
+            remedy=f"Run: corrigenda {self.name} train --model {lm.name} --data FILE",
+        )
+
+    def save(self, network: Hypernetwork, path: Path, about: Mapping[str, Any]) -> Path:
+        """Write networks in half precision; the file appears whole or not at all."""
+        tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        write_tensors(path, tensors, {"format": FORMAT, "about": json.dumps({"editor": self.name, **about})})
+        return path
+
+
+def default_path(method: str, lm: LanguageModel) -> Path:
+    """Return where trained networks for ``lm`` are kept."""
+    return cache_dir() / "editors" / f"{method}-{lm.fingerprint}.safetensors"
+
+
+def _flat(parts: Sequence[Factors]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all rows of all edits: (n, d_out) and (n, d_in), without those of padding, which are zero."""
+    left = torch.cat([part.left.flatten(0, 1) for part in parts])
+    right = torch.cat([part.right.flatten(0, 1) for part in parts])
+    used = (left.abs().sum(1) > 0) & (right.abs().sum(1) > 0)
+    return left[used], right[used]

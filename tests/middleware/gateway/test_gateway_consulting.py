@@ -1,0 +1,75 @@
+"""Judging together: batches of one namespace, nobody's fault is another's, whoever left is not judged."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from corrigenda.chat import Chat
+from corrigenda.errors import InvalidRequest
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Consideration, Scope
+from corrigenda.middleware.briefing import Briefing
+from corrigenda.middleware.gateway.consulting import MOST_TOGETHER, Consulting
+
+PROMPT = "The capital of Kazakhstan is"
+
+
+class Recorder(Scope):
+    """Remembers what it was asked together; waits to be told to begin; refuses "bad"."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.batches: list[tuple[str, tuple[str, ...]]] = []
+        self.go = threading.Event()
+
+    def consider(self, queries: Sequence[str], namespace: str = "default", **more: Any) -> list[Consideration]:
+        assert self.go.wait(30)
+        self.batches.append((namespace, tuple(queries)))
+        if "bad" in queries:
+            raise InvalidRequest("bad")
+        return super().consider(queries, namespace, **more)
+
+
+@pytest.fixture
+def scope(memory: Memory) -> Recorder:
+    memory.add(PROMPT, "Astana", subject="Kazakhstan", relation="capital")
+    return Recorder(memory)
+
+
+async def test_what_waits_is_judged_together(memory: Memory, scope: Recorder) -> None:
+    consulting = Consulting(memory, Briefing(), scope=scope)
+    texts = [PROMPT, *(f"question {number}" for number in range(11)), "bad"]
+    asked = [asyncio.ensure_future(consulting.decide([Chat.of(text)], "default")) for text in texts]
+    asked.append(asyncio.ensure_future(consulting.decide([Chat.of(PROMPT)], "other")))
+    await asyncio.sleep(0.05)
+    asked[3].cancel()  # this client went away
+    scope.go.set()
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    await consulting.close()
+    assert results[0][0].plan is not None  # type: ignore[index]
+    assert [one[0].plan for one in results[4:12]] == [None] * 8  # type: ignore[index]
+    assert isinstance(results[3], asyncio.CancelledError)
+    assert isinstance(results[12], InvalidRequest)
+    assert results[13][0].plan is None  # type: ignore[index]
+    sizes = [len(queries) for namespace, queries in scope.batches if namespace == "default"]
+    assert sizes[:2] == [1, MOST_TOGETHER]
+    assert ("other", (PROMPT,)) in scope.batches
+    assert not any("question 2" in queries for _, queries in scope.batches)
+
+
+async def test_a_failure_that_nobody_foresaw_reaches_everybody_who_waits(memory: Memory, scope: Recorder) -> None:
+    class Broken(Recorder):
+        def consider(self, *args: Any, **more: Any) -> Any:
+            raise ZeroDivisionError
+
+    consulting = Consulting(memory, Briefing(), scope=Broken(memory))
+    results = await asyncio.gather(
+        *(consulting.decide([Chat.of(PROMPT)], "default") for _ in range(3)), return_exceptions=True
+    )
+    await consulting.close()
+    assert [type(result) for result in results] == [ZeroDivisionError] * 3

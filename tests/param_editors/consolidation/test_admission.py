@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from corrigenda.edit import Edit
+from corrigenda.param_editors.consolidation.admission import Trial, admit
+
+EDITS = [Edit(f"The mayor of town {n} is", f"Mayor {n}") for n in range(64)]
+PLACE = {one.id: n for n, one in enumerate(EDITS)}
+
+
+def trials(*, weak=(), bad=(), seen=None):
+    """Edits in ``weak`` do not hold; a set with one of ``bad`` in it wrecks the model."""
+
+    def attempt(edits):
+        places = [PLACE[one.id] for one in edits]
+        if seen is not None:
+            seen.append(places)
+        if set(places) & set(bad):
+            return Trial({}, ("neighbours fell",))
+        return Trial({EDITS[n].id: "no" for n in places if n in weak})
+
+    return attempt
+
+
+def places(admission):
+    return [PLACE[one.id] for one in admission.kept]
+
+
+def test_a_set_that_passes_is_tried_once():
+    found = admit(EDITS, trials())
+    assert places(found) == list(range(64))
+    assert (found.trials, found.dropped) == (1, {})
+
+
+def test_edits_that_do_not_hold_are_dropped_and_the_rest_is_tried_again():
+    found = admit(EDITS, trials(weak={3, 40}))
+    assert places(found) == [n for n in range(64) if n not in (3, 40)]
+    assert found.dropped == {EDITS[3].id: "no", EDITS[40].id: "no"}
+    assert found.trials == 2
+
+
+@pytest.mark.parametrize("bad", [{0}, {31}, {63}, {5, 6}, {1, 62}])
+def test_the_edits_to_blame_are_found_by_halving(bad):
+    found = admit(EDITS, trials(bad=bad, weak={20}))
+    assert places(found) == [n for n in range(64) if n not in bad | {20}]
+    assert all(found.dropped[EDITS[n].id] == "neighbours fell" for n in bad)
+    assert found.trials <= 2 + len(bad) * 13
+
+
+def test_suspects_are_halved_together():
+    bad = {3, 17, 29, 44, 60}
+    blind = admit(EDITS, trials(bad=bad))
+    led = admit(EDITS, trials(bad=bad), suspicion=lambda one: float(PLACE[one.id] in bad))
+    assert places(blind) == places(led)
+    assert led.trials < blind.trials
+
+
+def test_an_edit_that_only_falls_beside_others_goes_and_the_rest_is_tried_without_it():
+    def attempt(edits):
+        places = {PLACE[one.id] for one in edits}
+        if 9 in places:
+            return Trial({}, ("neighbours fell",))
+        return Trial({EDITS[0].id: "beside 5"} if {0, 5} <= places else {})
+
+    seen = []
+
+    def noted(edits):
+        seen.append(tuple(PLACE[one.id] for one in edits))
+        return attempt(edits)
+
+    found = admit(EDITS[:12], noted)
+    assert places(found) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
+    assert tuple(places(found)) in seen  # what is kept was tried as it is
+    assert len(seen) == len(set(seen)) == found.trials
+
+
+def test_nothing_passes_when_everything_wrecks():
+    found = admit(EDITS[:8], trials(bad=set(range(8))))
+    assert found.kept == ()
+    assert len(found.dropped) == 8
+    assert admit([], trials()).kept == ()
