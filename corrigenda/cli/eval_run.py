@@ -149,6 +149,8 @@ class Evaluation:
 
         settings = self.settings
         with progress_bar(quiet) as report:
+            if method.watch is not None:
+                method.watch(report)
             Run(
                 method.editable,
                 unedited,
