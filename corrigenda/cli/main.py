@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from corrigenda import __version__
-from corrigenda.cli import ask, bench, bench_many, demo, edit, export, memory, models, scope, serve, stats, trace
+from corrigenda.cli import (
+    ask,
+    bench,
+    bench_many,
+    bench_scope,
+    demo,
+    edit,
+    export,
+    memory,
+    models,
+    scope,
+    serve,
+    stats,
+    trace,
+)
 from corrigenda.cli import eval as evaluation
 from corrigenda.cli.common import CorrigendaGroup
 
@@ -29,6 +43,7 @@ app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create
 bench.app.command("gateway")(serve.bench)
 app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
 bench.app.command("memory")(bench_many.memory)
+bench.app.command("scope")(bench_scope.scope)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.command("export")(export.export)
