@@ -155,3 +155,21 @@ def split_statement(text: str) -> tuple[str, str]:
     for article in (" the", " a", " an"):
         prompt = prompt.removesuffix(article)
     return prompt, body[start:]
+
+
+_ENGLISH = word_set(
+    "the of is are were who whom whose what which where when how why does did has have to for by and with"
+)
+_OTHER_LANGUAGES = word_set(
+    "quel quelle quels quelles qui est où quand comment pourquoi combien dans sont le la les du des un une",
+    "cuál cuáles qué quién dónde cuándo cuánto cuántos cuántas cómo es el los las del una por para",
+    "wer wo wann wie warum welche welcher welches ist der das dem und wurde heißt eine einen von",
+    "chi cosa quale quali dove quando è il lo gli della dello di quanti quem qual onde são os da em quantos",
+    "wat waar wanneer welke het een van hoeveel vem vad var när hur är och hvem hva hvor er",
+)
+
+
+def in_another_language(text: str) -> bool:
+    """Tell whether ``text`` is clearly not English: two function words of another language, and none of English."""
+    words = {word.casefold() for word in re.findall(r"\w+", text)}
+    return len(words & _OTHER_LANGUAGES) >= 2 and not words & _ENGLISH
