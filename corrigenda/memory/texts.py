@@ -7,7 +7,8 @@ texts with one subject and different frames ask for different things; the simila
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 
 from corrigenda.edit import Edit
 
@@ -81,7 +82,8 @@ def infer_subject(text: str) -> tuple[int, int] | None:
     return (runs[0][0], runs[-1][1]) if runs else None
 
 
-def capitalised_runs(text: str) -> Sequence[tuple[int, int]]:
+@lru_cache(maxsize=1_024)  # a query is looked at once for each candidate
+def capitalised_runs(text: str) -> tuple[tuple[int, int], ...]:
     """Return the runs of capitalised words or numbers in ``text``, linking words ("of", "von") inside included."""
     runs: list[tuple[int, int]] = []
     start, end, links = -1, -1, False
@@ -108,7 +110,7 @@ def capitalised_runs(text: str) -> Sequence[tuple[int, int]]:
         links = False
     if start >= 0:
         runs.append((start, end))
-    return runs
+    return tuple(runs)
 
 
 def _is_initial(text: str, end: int) -> bool:
