@@ -87,7 +87,8 @@ def pair_frames(edit: Edit, query: str, match: NameMatch) -> tuple[str, str] | N
     """
     if match.score < FRAMED:
         return None
-    spans = find_name(edit.prompt, match.name) or subject_spans(edit)
+    # The longest name in the prompt is what it is about: "William Parr" stands inside "William Parr, 1st Marquess".
+    spans = subject_spans(edit) or find_name(edit.prompt, match.name)
     again = [span for span in find_name(query, query[match.start : match.end]) if span[0] != match.start]
     return frame(edit.prompt, spans), frame(query, [(match.start, match.end), *again])
 

@@ -21,6 +21,8 @@ _LOWER_START = re.compile(r"(who|what|which|where|when|why|how|whose|can|could|t
 _ABBREVIATIONS = word_set(
     "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp mt ft e.g i.e u.s u.k"
 )
+_RELATIVE = re.compile(r"(?<=[^\W_]),\s+(?:who|which|whose|whom|where|when)\b(?=.*\.$)", re.IGNORECASE | re.DOTALL)
+"""Opens a clause that tells more about a thing: "Ada, who is an actor." asks nothing."""
 _REQUEST = re.compile(
     r"\b(tell me|wonder\w*|want to know|like to know|need to know|curious|remind me|let me know|name the|give me|"
     r"look up|find out|complete|fill in|answer|who|what|which|where|whose|whom|when|how)\b",
@@ -106,7 +108,9 @@ def _cut(query: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _asks(text: str) -> bool:
-    return text.rstrip('"”») ').endswith(("?", ":", "？")) or _REQUEST.search(text) is not None
+    if text.rstrip('"”») ').endswith(("?", ":", "？")):
+        return True
+    return _REQUEST.search(_RELATIVE.sub("", text)) is not None
 
 
 def _courtesy(query: str, span: tuple[int, int]) -> bool:
