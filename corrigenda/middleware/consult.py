@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from corrigenda.chat import Chat, Fired, Trace
@@ -183,9 +183,20 @@ def drive(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            decisions: list[Decision] = done.value
-            return decisions
+            return _dated(_feasible(done.value, means), memory)
         answer = need.fulfil(means)
+
+
+def _feasible(decisions: list[Decision], means: Means) -> list[Decision]:
+    """Return ``decisions``; refuse answers of our own where all that can be done is to change a request."""
+    if means.lm is None and means.ask is None:
+        for item in decisions:
+            if item.plan is not None and (item.plan.worker is not None or item.plan.answer is not None):
+                raise CorrigendaError(
+                    f"the strategy {item.trace.strategy!r} answers by itself, but here only requests can be changed",
+                    remedy="Use it with EditedModel or corrigenda.middleware.front.Front, or choose auto or ike.",
+                )
+    return decisions
 
 
 async def drive_async(
@@ -198,6 +209,13 @@ async def drive_async(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            decisions: list[Decision] = done.value
-            return decisions
+            return _dated(_feasible(done.value, means), memory)
         answer = await asyncio.to_thread(need.fulfil, means)
+
+
+def _dated(decisions: list[Decision], memory: Memory) -> list[Decision]:
+    """Say in the traces how old the ledger's copy is, if it cannot be in step."""
+    if not (stale := memory.stale_for):
+        return decisions
+    note = f"the ledger has not answered for {stale:.1f} s"
+    return [replace(one, trace=replace(one.trace, notes=(*one.trace.notes, note))) for one in decisions]

@@ -35,16 +35,8 @@ def call(world, monkeypatch, tmp_path):
 
 def planned(call, world, tmp_path, *more, **how):
     out = str(tmp_path / "plan.json")
-    given = [
-        "--model",
-        str(world.model),
-        "--editor",
-        "memit",
-        "--params",
-        json.dumps(PARAMS),
-        "--cases",
-        str(world.cases),
-    ]
+    given = ["--model", str(world.model), "--editor", "memit", "--params", json.dumps(PARAMS)]
+    given += ["--cases", str(world.cases)]
     return call("plan", "--out", out, *given, "--gate-limit", "60", *more, **how), out
 
 
@@ -118,7 +110,8 @@ def test_replay_prints_the_same_edits_into_another_model(call, world, tmp_path):
     assert plan["edits"] == 8
     world.memory.refresh()
     assert {one.id for one in world.memory.live()} == {one.id for one in good_edits()}
-    call("run", out, code=1)  # statistics of one sentence: nothing passes, and the memory goes on answering
+    result = call("run", out)  # statistics of one sentence: not all passes, and the memory goes on answering
+    assert set(result["kept"]) | set(result["dropped"]) == {one.id for one in good_edits()}
     assert (
         "the model that the edits are printed in"
         in call("replay", "--model", str(world.model), "--from", str(world.model), "--out", out, code=2)["error"][
@@ -127,6 +120,7 @@ def test_replay_prints_the_same_edits_into_another_model(call, world, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_round_for_a_timer(world, tmp_path):
     """The script of deploy/, with a command that stands where the installed one does."""
     folder = tmp_path / "bin"
@@ -150,13 +144,14 @@ def test_a_round_for_a_timer(world, tmp_path):
     }
     world.memory.close()
     script = [str(ROOT / "deploy" / "consolidate.sh"), "--editor", "memit", "--params", json.dumps(PARAMS)]
+    script += ["--min", "neighbours=0"]
     first = subprocess.run(
-        [*script, "--min", "neighbours=0"], env=environment, capture_output=True, text=True, check=False
+        script, env=environment, capture_output=True, text=True, check=False
     )
     assert first.returncode == 0, first.stdout + first.stderr
     assert len(world.editions.current().promotions) == 1
     again = subprocess.run(
-        [*script, "--min", "neighbours=0"], env=environment, capture_output=True, text=True, check=False
+        script, env=environment, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "nothing to print" in again.stdout
