@@ -145,14 +145,10 @@ def test_a_round_for_a_timer(world, tmp_path):
     world.memory.close()
     script = [str(ROOT / "deploy" / "consolidate.sh"), "--editor", "memit", "--params", json.dumps(PARAMS)]
     script += ["--min", "neighbours=0"]
-    first = subprocess.run(
-        script, env=environment, capture_output=True, text=True, check=False
-    )
+    first = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     assert len(world.editions.current().promotions) == 1
-    again = subprocess.run(
-        script, env=environment, capture_output=True, text=True, check=False
-    )
+    again = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "nothing to print" in again.stdout
     assert len(world.editions.current().promotions) == 1
