@@ -27,6 +27,7 @@
     │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
     ├── ConsolidationError
     │   ├── ModelLocked (TimeoutError)      another job works on this model
+    │   ├── NothingToPrint (ValueError)     no edit was selected that can be printed
     │   ├── PlanOutdated (ValueError)       the plan was made for another model, edition or memory than there is now
     │   ├── GateClosed (RuntimeError)       the gate let nothing through; nothing was promoted
     │   └── ServerRefused (ConnectionError) a model server did not take, or let go of, an adapter
@@ -178,6 +179,10 @@ class ModelLocked(ConsolidationError, TimeoutError):
     """Another job works on this model; only one may."""
 
     __str__ = CorrigendaError.__str__
+
+
+class NothingToPrint(ConsolidationError, ValueError):
+    """No edit was selected that can be printed."""
 
 
 class PlanOutdated(ConsolidationError, ValueError):
