@@ -317,6 +317,21 @@ def test_a_line_that_nobody_else_can_read(tmp_path: Path, redis_server: RedisSer
             RedisStore.connect(f"redis://127.0.0.1:{port}", patience=QUICK)
 
 
+def test_sentinel_says_who_the_primary_is(own_server: RedisServer, tmp_path: Path) -> None:
+    folder, port = tmp_path / "sentinel", free_port()
+    folder.mkdir()
+    watch = f"sentinel monitor it 127.0.0.1 {own_server.port} 1"
+    (folder / "it.conf").write_text(f"port {port}\ndir {folder}\n{watch}\n")
+    with RedisServer(folder, port=port, configuration=folder / "it.conf"):
+        store = RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}/it", patience=QUICK)
+        assert store.append(added(1)) == 1
+        store.close()
+        with pytest.raises(StoreUnavailable):
+            RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}/another", patience=QUICK)
+    with pytest.raises(InvalidRequest, match="names no service"):
+        RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}")
+
+
 def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:
     store = RedisStore.connect(own_server.url, patience=QUICK)
     store.link.client.config_set("maxmemory", "1")
