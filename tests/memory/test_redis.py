@@ -70,11 +70,11 @@ def test_appending_the_same_events_again_changes_nothing(connect: Connect) -> No
     with store.exclusive():
         store.read()
         store.append(events)
-    keys = [store._key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
+    keys = [store.key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
     again = [1, "", "", 2]
     for event in events:
         again += [event.id, b"{}", event.edit.id, "", "1"]
-    assert store._run(store.link.client, keys, again) == (b"known", 3)
+    assert store._promise.run(keys, again) == (b"known", 3)
     assert [event.seq for event in store.read()] == [1, 2, 3]
     assert store.append(events) == 3
 
@@ -141,7 +141,7 @@ def test_waiting_for_what_others_append(connect: Connect) -> None:
 def test_a_gap_is_damage(connect: Connect) -> None:
     store = connect()
     store.append(added(*range(5)))
-    store.link.client.xdel(store._key("events"), "3-0")
+    store.link.client.xdel(store.key("events"), "3-0")
     with pytest.raises(StoreDamaged, match="events 3 to 3 are missing"):
         store.read()
     assert [event.seq for event in store.read(until=2)] == [1, 2]
@@ -150,21 +150,21 @@ def test_a_gap_is_damage(connect: Connect) -> None:
 def test_a_record_that_was_meddled_with_is_damage(connect: Connect) -> None:
     store = connect()
     for seq, record in enumerate([b"{", b"[]", b'{"id": 1}', b"\xff"], 1):
-        store.link.client.xadd(store._key("events"), {"i": "x", "e": record}, id=f"{seq}-0")
+        store.link.client.xadd(store.key("events"), {"i": "x", "e": record}, id=f"{seq}-0")
         with pytest.raises(StoreDamaged, match=f"event {seq} cannot be read"):
             store.read(seq - 1)
 
 
 def test_later_formats_and_foreign_keys_are_refused(connect: Connect) -> None:
     store = connect()
-    store.link.client.hset(store._key("meta"), "format", "2")
+    store.link.client.hset(store.key("meta"), "format", "2")
     with pytest.raises(StoreTooNew):
         connect()
-    store.link.client.hset(store._key("meta"), "format", "soup")
+    store.link.client.hset(store.key("meta"), "format", "soup")
     with pytest.raises(StoreDamaged):
         connect()
-    store.link.client.delete(store._key("meta"))
-    store.link.client.set(store._key("meta"), "a string")
+    store.link.client.delete(store.key("meta"))
+    store.link.client.set(store.key("meta"), "a string")
     with pytest.raises(StoreError, match="WRONGTYPE"):
         connect()
 
