@@ -14,6 +14,7 @@ from corrigenda.cli import (
     consolidate,
     demo,
     edit,
+    eval_memprompt,
     export,
     memory,
     mend,
@@ -42,6 +43,7 @@ app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models", help="Language models: list, check, pull.")
 app.add_typer(scope.app, name="scope", help="The scope classifier: train, evaluate, calibrate.")
 app.add_typer(serac.app, name="serac", help="SERAC's counterfactual model: train.")
+evaluation.app.command("memprompt")(eval_memprompt.memprompt)
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.command("serve")(serve.serve)
 app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")

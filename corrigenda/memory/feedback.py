@@ -23,14 +23,14 @@ from typing import TypeAlias
 from corrigenda.edit import Edit, fold
 from corrigenda.errors import InvalidEdit
 
-GAP = "<…>"
+GAP = "<>"
 """What stands for an argument in a pattern."""
 TAG = "feedback"
 MAX_GAP = 6
 """Most words that fill a gap where the query does not mark its arguments."""
 
 _MARKED = re.compile(r"<[^<>]*>")
-_WORD = re.compile(r"<…>|[\w'’-]+")
+_WORD = re.compile(r"<>|[\w'’-]+")
 _LONG = 5
 
 Words: TypeAlias = tuple[str, ...]

@@ -183,8 +183,20 @@ def drive(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            return _dated(done.value, memory)
+            return _dated(_feasible(done.value, means), memory)
         answer = need.fulfil(means)
+
+
+def _feasible(decisions: list[Decision], means: Means) -> list[Decision]:
+    """Return ``decisions``; refuse answers of our own where all that can be done is to change a request."""
+    if means.lm is None and means.ask is None:
+        for item in decisions:
+            if item.plan is not None and (item.plan.worker is not None or item.plan.answer is not None):
+                raise CorrigendaError(
+                    f"the strategy {item.trace.strategy!r} answers by itself, but here only requests can be changed",
+                    remedy="Use it with EditedModel or corrigenda.middleware.front.Front, or choose auto or ike.",
+                )
+    return decisions
 
 
 async def drive_async(
@@ -197,7 +209,7 @@ async def drive_async(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            return _dated(done.value, memory)
+            return _dated(_feasible(done.value, means), memory)
         answer = await asyncio.to_thread(need.fulfil, means)
 
 

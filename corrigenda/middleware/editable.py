@@ -21,7 +21,7 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
 from corrigenda.middleware.expansion import Expansion, adopt
 from corrigenda.middleware.generate import EditedModel
-from corrigenda.middleware.strategies.base import Strategy
+from corrigenda.middleware.strategies.base import Plan, Strategy, Worker
 
 IMPOSSIBLE = float(np.log(np.finfo(np.float32).tiny))
 """Log-probability given to a token that a constrained answer rules out; finite (−87.3), so that means stay numbers."""
@@ -119,8 +119,11 @@ class EditableModel:
         scores: list[TargetScore | None] = [None] * len(prompts)
         texts: dict[int, str] = {}
         for place, item in enumerate(decisions):
-            if item.plan is not None and item.plan.prefix:
-                scores[place] = constrained_score(lm, item.plan.prefix, targets[place])
+            plan = item.plan
+            if plan is not None and (said := plan.answer if plan.answer is not None else plan.prefix):
+                scores[place] = constrained_score(lm, said, targets[place])
+            elif plan is not None and plan.worker is not None:
+                scores[place] = _worked_score(lm, plan.worker, plan, targets[place])
             else:
                 texts[place] = render(lm, item.plan.request if item.plan else item.request)
         rest = list(texts)
@@ -141,6 +144,13 @@ class EditableModel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _worked_score(lm: LanguageModel, worker: Worker, plan: Plan, target: str) -> TargetScore:
+    model = worker.model(lm)
+    text = render(model, plan.request)
+    with worker.at_work(lm, [plan.detail], len(token_ids(model, text))):
+        return score_targets(model, [text], [target], share_prefix=False)[0]
 
 
 def constrained_score(lm: LanguageModel, prefix: str, target: str) -> TargetScore:

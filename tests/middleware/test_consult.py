@@ -9,6 +9,7 @@ from corrigenda.memory.scope import Consideration
 from corrigenda.middleware.consult import Judge, Refresh, consult, drive, drive_async
 from corrigenda.middleware.strategies.auto import Auto, WhiteBox
 from corrigenda.middleware.strategies.base import Room
+from corrigenda.middleware.strategies.ike import IKE
 
 QUERY = "The capital of Kazakhstan is"
 
@@ -20,7 +21,7 @@ def chat(*contents: str) -> Chat:
 
 def test_the_flow_says_what_it_needs_and_does_nothing_itself():
     requests = [Chat.of("a"), chat("b", "c", "d"), Chat.of("e"), chat("b", "c", "f")]
-    flow = consult(requests, strategy=Auto(), namespace="n")
+    flow = consult(requests, strategy=IKE(), namespace="n")
     assert next(flow) == Refresh()
     assert flow.send(7) == Judge(("a", "e"), "n")
     assert flow.send([Consideration("a"), Consideration("e")]) == Judge(("d", "f"), "n", ("b", "c"))
@@ -36,7 +37,7 @@ def test_the_flow_says_what_it_needs_and_does_nothing_itself():
 def test_a_system_turn_is_no_context_and_no_query():
     request = Chat.of([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}])
     silent = Chat.of([{"role": "system", "content": "s"}])
-    flow = consult([request, silent], strategy=Auto())
+    flow = consult([request, silent], strategy=IKE())
     next(flow)
     assert flow.send(1) == Judge(("q",), "default")
     with pytest.raises(StopIteration) as done:

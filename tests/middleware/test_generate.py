@@ -243,7 +243,7 @@ def test_explain(edited, llama, kazakhstan):
 def test_strategies_by_name_or_as_they_are(edited, llama, memory):
     own = Auto(constrain=False)
     assert edited(llama, strategy=own).strategy is own
-    with pytest.raises(UnknownName, match="Known: auto, .*ike"):
+    with pytest.raises(UnknownName, match=r"Known: auto, .*ike"):
         edited(llama, strategy="nope")
 
 

@@ -6,6 +6,10 @@ need not be judged: a look into the table of names says so.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+
+from corrigenda.chat import Chat
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.mentions import Names, tokenize
 from corrigenda.memory.texts import word_set
@@ -16,6 +20,15 @@ _RARE = 8
 """A word that occurs in the names of more edits than this tells nothing about any of them."""
 _SHORT = 4
 """Shorter words that are part of a name tell nothing, unless they are numbers."""
+_TURNS = 6
+"""Earlier turns that a question may point back to; of a long one its end counts."""
+_END = 4_000
+_BACK = re.compile(
+    r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs|there|this|that|these|those|one|ones|same|former|latter)"
+    r"\b|^\s*(?:and|or|also|then|so|but|what about|how about)\b|^.{0,60}$|\bthe (?:\w+)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Ways of pointing back, and more: it errs towards looking at what was said before."""
 OPENERS = word_set(
     "what which where when whose whom that this these those does have will would could should please tell give write "
     "explain describe list compare after before because while there their then than from with about into your also "
@@ -36,11 +49,12 @@ class Attention:
         self._seen = -1
         self._nameless: dict[str, bool] = {}
 
-    def may_concern(self, texts: list[str], namespace: str) -> bool:
-        """Tell whether any of ``texts`` may concern a live edit of ``namespace``.
+    def may_concern(self, chats: Sequence[Chat], namespace: str) -> bool:
+        """Tell whether any of ``chats`` may concern a live edit of ``namespace``.
 
-        Yes when it holds a name or alias of one, or a word that few names have ("Lindqvist" for "Anna Lindqvist");
-        yes also while some edit goes by no name at all, since only its meaning can be compared.
+        Yes when the question holds a name or alias of one, or a word that few names have ("Lindqvist" for "Anna
+        Lindqvist"), or points back ("Who is its president?") to a turn that does; yes also while some edit goes by no
+        name at all, since only its meaning can be compared.
         """
         if self._has_nameless(namespace):
             return True
@@ -48,9 +62,12 @@ class Attention:
         if not len(names):
             return False
         try:
-            return any(len(text) > LONG or bool(names.find(text)) or self._partly(text, names) for text in texts)
+            return any(self._named(text, names) for chat in chats for text in _looked_at(chat))
         except RuntimeError:
             return True  # the table grew in another thread while it was read
+
+    def _named(self, text: str, names: Names) -> bool:
+        return len(text) > LONG or bool(names.find(text)) or self._partly(text, names)
 
     @staticmethod
     def _partly(text: str, names: Names) -> bool:
@@ -74,3 +91,15 @@ class Attention:
         if namespace not in self._nameless:
             self._nameless[namespace] = any(not edit.names for edit in self.memory.live(namespace))
         return self._nameless[namespace]
+
+
+def _looked_at(chat: Chat) -> Iterator[str]:
+    """Yield the question, and the turns before it that it may point back to."""
+    asking = [place for place, turn in enumerate(chat.messages) if turn.role == "user"]
+    if not asking:
+        return
+    question = chat.messages[asking[-1]].content
+    yield question
+    if _BACK.search(question):
+        before = [turn.content for turn in chat.messages[: asking[-1]] if turn.role != "system"]
+        yield from (text[-_END:] for text in before[-_TURNS:])

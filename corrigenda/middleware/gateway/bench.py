@@ -134,21 +134,35 @@ def _bodies(traffic: Traffic, subjects: Sequence[str], count: int, *, stream: bo
     return [json.dumps({**row, "stream": True} if stream else row).encode() for row in rows]
 
 
-async def _load(url: str, bodies: Sequence[bytes], connections: int) -> tuple[list[float], float]:
-    """Send ``bodies``; return seconds until the first byte of each answer, and seconds for all."""
+async def _load(
+    url: str, bodies: Sequence[bytes], connections: int, errors: list[str] | None = None
+) -> tuple[list[float], float]:
+    """Send ``bodies``; return seconds until the first byte of each answer, and seconds for all.
+
+    What goes wrong is appended to ``errors``; without such a list it is raised.
+    """
     times: list[float] = []
     todo = iter(bodies)
     headers = {"content-type": "application/json", "authorization": "Bearer none"}
 
+    async def ask(session: aiohttp.ClientSession, body: bytes) -> float:
+        began = time.perf_counter()
+        async with session.post(url + "/v1/chat/completions", data=body, headers=headers) as answer:
+            await answer.content.readany()
+            first = time.perf_counter() - began
+            await answer.read()
+            if answer.status != 200:
+                raise CorrigendaError(f"the gateway answered {answer.status}")
+        return first
+
     async def worker(session: aiohttp.ClientSession) -> None:
         for body in todo:
-            began = time.perf_counter()
-            async with session.post(url + "/v1/chat/completions", data=body, headers=headers) as answer:
-                await answer.content.readany()
-                times.append(time.perf_counter() - began)
-                await answer.read()
-                if answer.status != 200:
-                    raise CorrigendaError(f"the gateway answered {answer.status}")
+            try:
+                times.append(await ask(session, body))
+            except (aiohttp.ClientError, CorrigendaError) as error:
+                if errors is None:
+                    raise
+                errors.append(str(error))
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         began = time.perf_counter()
@@ -161,9 +175,11 @@ def _soak(url: str, process: int, subjects: Sequence[str], connections: int, sec
     mixed = _bodies("judged", subjects, 100) + _bodies("early_exit", subjects, 900)
     random.Random(2).shuffle(mixed)
     end = time.monotonic() + seconds
-    sizes, count = [], 0
+    sizes: list[float] = []
+    errors: list[str] = []
+    count = 0
     while time.monotonic() < end:
-        asyncio.run(_load(url, mixed, connections))
+        asyncio.run(_load(url, mixed, connections, errors))
         count += len(mixed)
         sizes.append(gateway.memory_info().rss / 2**20)
     # The first tenth warms caches; from then on nothing should grow.
@@ -171,7 +187,7 @@ def _soak(url: str, process: int, subjects: Sequence[str], connections: int, sec
     return {
         "seconds": round(seconds, 1),
         "requests": count,
-        "errors": 0,
+        "errors": len(errors),
         "rss_mib_begin": round(settled[0], 1),
         "rss_mib_end": round(settled[-1], 1),
         "rss_growth": round(settled[-1] / settled[0] - 1, 4),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.consolidation.editions import Editions
 
-_OPTIONS = frozenset({"params", "layers", "tags", "min_age_days", "limit", "seed", "kind"})
+_OPTIONS = frozenset({"params", "layers", "tags", "min_age_days", "limit", "seed", "kind", "gate"})
+_GATE = frozenset({"minimums", "max_drops", "limit"})
+"""Of the gate's fields; the others name files, which are not for callers to choose on the gateway's machine."""
 _KINDS = ("checkpoint", "delta", "lora")
 
 
@@ -42,7 +44,8 @@ class LocalConsolidator:
             namespace: Whose edits.
             request: ``editor``, ``edits`` (ids), ``options``: see the fields of
                 :class:`~corrigenda.param_editors.consolidation.selection.Selection`, ``params`` and ``layers`` of the
-                editor, ``kind`` of what is written.
+                editor, ``kind`` of what is written, ``gate`` with ``minimums``, ``max_drops`` and ``limit`` of
+                :class:`~corrigenda.param_editors.consolidation.gate.GatePlan`.
             author: Who asked.
             say: Told how it goes; may raise, to stop.
 
@@ -51,6 +54,7 @@ class LocalConsolidator:
         """
         from corrigenda.param_editors.consolidation import job
         from corrigenda.param_editors.consolidation.editions import Editions
+        from corrigenda.param_editors.consolidation.gate import GatePlan
         from corrigenda.param_editors.consolidation.plan import make_plan
         from corrigenda.param_editors.consolidation.promotion import promote
         from corrigenda.param_editors.consolidation.selection import Selection
@@ -60,6 +64,8 @@ class LocalConsolidator:
         wanted = {name: options.pop(name) for name in ("tags", "min_age_days", "limit") if name in options}
         if "tags" in wanted:
             wanted["tags"] = tuple(wanted["tags"])
+        if "gate" in options:
+            options["gate"] = GatePlan(**options["gate"])
         say(f"loading {self.model}")
         lm = self._load()
         selection = Selection(namespace=namespace, ids=tuple(request.get("edits", ())), **wanted)
@@ -126,6 +132,9 @@ def _checked(options: Any) -> dict[str, Any]:
         raise InvalidRequest(f"kind={options['kind']!r:.40} is not allowed", remedy=f"Allowed: {', '.join(_KINDS)}.")
     if not isinstance(options.get("tags", []), list):
         raise InvalidRequest("tags must be a list of texts")
+    gate = options.get("gate", {})
+    if not isinstance(gate, dict) or not set(gate) <= _GATE:
+        raise InvalidRequest("gate takes an object", remedy=f"Allowed in it: {', '.join(sorted(_GATE))}.")
     return dict(options)
 
 

@@ -20,7 +20,7 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware.consult import Decision, consult, drive
 from corrigenda.middleware.gateway.attention import Attention
-from corrigenda.middleware.strategies.base import Strategy
+from corrigenda.middleware.strategies.base import Guiding, Strategy
 
 log = logging.getLogger("corrigenda.gateway")
 
@@ -60,7 +60,8 @@ class Consulting:
         self.memory = memory
         self.strategy = strategy
         self.scope = scope if scope is not None else Scope(memory)
-        self.attention = Attention(memory) if early_exit else None
+        # A strategy that finds out by itself what concerns it does not go by names alone.
+        self.attention = Attention(memory) if early_exit and not isinstance(strategy, Guiding) else None
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
         self._idle = threads
         self._waiting: deque[_Turn] = deque()
@@ -80,7 +81,7 @@ class Consulting:
         """Tell whether any of ``chats`` has to be judged. Microseconds."""
         if not len(self.memory):
             return False
-        return self.attention is None or self.attention.may_concern([chat.query for chat in chats], namespace)
+        return self.attention is None or self.attention.may_concern(chats, namespace)
 
     async def decide(self, chats: Sequence[Chat], namespace: str) -> list[Decision]:
         """Judge ``chats`` in a thread, together with what others ask meanwhile, and plan.

@@ -58,8 +58,12 @@ class Plan:
 class Worker(Protocol):
     """What answers a plan instead of the bare model: another model, or the same one with something laid into it."""
 
-    def model(self, lm: LanguageModel) -> LanguageModel:
-        """Return the model that is asked where the caller's is ``lm``; the plan's request is a prompt for it."""
+    def model(self, lm: LanguageModel | None) -> LanguageModel:
+        """Return the model that is asked where the caller's is ``lm``; the plan's request is a prompt for it.
+
+        Args:
+            lm: ``None`` where the caller's model is out of reach, behind an API.
+        """
         ...
 
     def at_work(self, lm: LanguageModel, details: Sequence[Any], columns: int) -> AbstractContextManager[None]:

@@ -90,10 +90,7 @@ class Deferral:
             CorrigendaError: There is no model in this process.
         """
         if means.lm is None:
-            raise CorrigendaError(
-                "GRACE lies inside the model, and there is none in this process",
-                remedy="Use it with EditedModel, or choose a strategy for models behind an API (auto, ike, serac).",
-            )
+            raise _out_of_reach()
         return self.grace.look_up(means.lm, means.memory, self.requests, self.namespace)
 
 
@@ -177,8 +174,10 @@ class GRACE:
                 laid = self._models[lm.model] = _Laid(lm, layer, self.scale, self.recipe)
             return laid
 
-    def model(self, lm: LanguageModel) -> LanguageModel:
+    def model(self, lm: LanguageModel | None) -> LanguageModel:
         """Return ``lm``: it is the caller's model that answers."""
+        if lm is None:
+            raise _out_of_reach()
         return lm
 
     @contextmanager
@@ -206,8 +205,10 @@ class _Laying:
         if threading.get_ident() != self.owner:
             return states
         width = self.values.shape[1]
-        # OPT has rows and columns in one; the first pass holds whole prompts, which tells how many rows there are.
-        self.rows = self.rows or states.numel() // (self.columns * width)
+        if states.dim() == 3:
+            self.rows = len(states)
+        elif not self.rows:  # OPT has rows and columns in one; the first pass holds the prompts and nothing else
+            self.rows = states.numel() // (self.columns * width)
         whole = states.reshape(self.rows, -1, width)
         if whole.shape[1] < self.columns:
             return states
@@ -292,6 +293,13 @@ class _Laid:
         trained, _ = values(lm, prompts, targets, self.layer, self._recipe)
         rows = zip(edits, keys.cpu().numpy(), trained.cpu().numpy(), strict=True)
         return [Entry.of(edit, key.copy(), value.copy()) for edit, key, value in rows]
+
+
+def _out_of_reach() -> CorrigendaError:
+    return CorrigendaError(
+        "GRACE lies inside the model, and there is none in this process",
+        remedy="Use it with EditedModel, or choose a strategy for models behind an API (auto, ike, serac).",
+    )
 
 
 def _store_key(edit: Edit, chat: bool) -> bytes:

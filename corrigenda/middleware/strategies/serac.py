@@ -65,7 +65,7 @@ class SERAC:
                 self._counterfactual = Counterfactual.load(self._folder, near=near)
             return self._counterfactual
 
-    def model(self, lm: LanguageModel) -> LanguageModel:
+    def model(self, lm: LanguageModel | None) -> LanguageModel:
         """Return the model under the adapter; ``lm`` itself where that is the one."""
         return self.counterfactual(lm).lm
 

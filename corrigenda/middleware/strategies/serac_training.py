@@ -198,7 +198,7 @@ class _Run:
                         tensor.grad = gradient
                     torch.nn.utils.clip_grad_norm_(self.adapter.parameters, 1.0)
                     self.optimiser.step()
-                    self.losses.append(float(loss))
+                    self.losses.append(float(loss.detach()))
                     if (step + 1) % 10 == 0:
                         self._keep()
                         progress(f"step {step + 1}/{self.recipe.steps}: loss {sum(self.losses[-10:]) / 10:.3f}")

@@ -240,6 +240,16 @@ def test_nothing_is_read_or_written_across_namespaces(
                 ("POST", "/rollback", {"version": 0, "namespace": other}),
                 ("POST", f"/import?namespace={other}", None),
                 ("GET", "/keys", None),
+                ("GET", f"/events?namespace={other}", None),
+                ("GET", f"/events?namespace={mine}", None),
+                ("GET", f"/conflicts?namespace={other}", None),
+                ("GET", f"/activity?namespace={other}", None),
+                ("GET", f"/jobs?namespace={other}", None),
+                ("GET", f"/consolidations?namespace={other}", None),
+                ("POST", "/feedback", {"query": "x", "clarification": "y", "namespace": other}),
+                ("POST", "/calibrate", {"queries": ["The capital of Kazakhstan is"], "namespace": other}),
+                ("POST", "/consolidations", {"namespace": other}),
+                ("POST", "/ask", {"prompt": "The capital of Kazakhstan is", "namespace": other}),
             ]
         )
     )

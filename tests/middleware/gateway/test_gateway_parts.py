@@ -67,21 +67,41 @@ class TestWire:
 class TestAttention:
     def test_names_parts_of_names_and_long_texts(self, memory: Memory) -> None:
         attention = Attention(memory)
-        assert not attention.may_concern(["Anything"], "default")
+        assert not attention.may_concern(asking("Anything"), "default")
         memory.add("Anna Lindqvist was born in", "Rome", subject="Anna Lindqvist", aliases=["Annie L"])
-        assert attention.may_concern(["where was anna lindqvist born?"], "default")
-        assert attention.may_concern(["Where was Lindqvist born?"], "default")
-        assert attention.may_concern(["hello", "and Annie L?"], "default")
-        assert attention.may_concern(["x" * (LONG + 1)], "default")
-        assert not attention.may_concern(["What about the weather in June?"], "default")
-        assert not attention.may_concern(["Where was Lindqvist born?"], "other")
+        assert attention.may_concern(asking("where was anna lindqvist born?"), "default")
+        assert attention.may_concern(asking("Where was Lindqvist born?"), "default")
+        assert attention.may_concern(asking("hello", "and Annie L?"), "default")
+        assert attention.may_concern(asking("x" * (LONG + 1)), "default")
+        assert not attention.may_concern(asking("What about the weather in June?"), "default")
+        assert not attention.may_concern(asking("Where was Lindqvist born?"), "other")
 
     def test_an_edit_without_a_name_is_found_by_meaning_only(self, memory: Memory) -> None:
         attention = Attention(memory)
         edit = memory.add("The colour of the sky at noon is", "green")
-        assert attention.may_concern(["anything at all"], "default")
+        assert attention.may_concern(asking("anything at all"), "default")
         memory.retract(edit.id)
-        assert not attention.may_concern(["anything at all"], "default")
+        assert not attention.may_concern(asking("anything at all"), "default")
+
+    def test_a_question_that_points_back_is_about_what_was_said_before(self, memory: Memory) -> None:
+        attention = Attention(memory)
+        memory.add("The capital of Kazakhstan is", "Astana", subject="Kazakhstan")
+        said = [("system", "Kazakhstan"), ("user", "Tell me about Kazakhstan."), ("assistant", "A country.")]
+
+        def after(*turns: tuple[Any, str]) -> bool:
+            return attention.may_concern([Chat(tuple(Message(role, text) for role, text in turns))], "default")
+
+        assert after(*said, ("user", "Who is its president?"))
+        assert after(*said, ("user", "And its capital?"), ("assistant", "..."))
+        assert not after(said[0], ("user", "Who is its president?"))
+        aside = "Please write a short letter to my landlord in which I ask for two new keys and a working doorbell"
+        assert not after(*said, ("user", aside))
+        assert not after(*said[1:2], *[("assistant", "Well.")] * 7, ("user", "Who is its president?"))
+        assert not attention.may_concern([Chat((Message("system", "Kazakhstan"),))], "default")
+
+
+def asking(*texts: str) -> list[Chat]:
+    return [Chat((Message("user", text),)) for text in texts]
 
 
 def test_buckets() -> None:

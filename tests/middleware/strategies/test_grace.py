@@ -14,6 +14,7 @@ from corrigenda.lm.loading import LanguageModel
 from corrigenda.lm.tokens import plain_ids, token_ids
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.consult import consult, drive
+from corrigenda.middleware.editable import EditableModel
 from corrigenda.middleware.generate import EditedModel
 from corrigenda.middleware.strategies.base import Guiding, create
 from corrigenda.middleware.strategies.grace import GRACE
@@ -245,3 +246,14 @@ def test_what_grace_cannot_do_is_said(t5, llama, memory, kazakhstan, candidate):
 
 def test_it_is_registered():
     assert isinstance(create("grace"), Guiding)
+
+
+def test_targets_are_scored_with_the_value_in_place(llama):
+    with EditableModel(llama, strategy=GRACE(recipe=Recipe(steps=40)), encoder=FixedEncoder(32)) as edited:
+        undo = edited.edit([Edit(PROMPTS[0], TARGETS[0])])
+        asked, wanted = [PROMPTS[0], BYSTANDERS[0]], [TARGETS[0]] * 2
+        after = edited.score(asked, wanted)
+        undo.revert()
+        before = edited.score(asked, wanted)
+    assert after[0].log_prob > before[0].log_prob + 1
+    assert after[1] == before[1]
