@@ -18,6 +18,7 @@
     ├── ModelError
     │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
     │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
+    │   ├── EncoderMismatch                 the vectors of a ledger are another encoder's
     │   └── UnsupportedArchitecture         no LayerMap for it
     ├── EditorError
     │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
