@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
+import threading
 import time
 from typing import Any
 
@@ -261,6 +263,21 @@ class TestFailures:
             url = start(Settings(read_seconds=0.2), upstream=f"http://127.0.0.1:{silent.getsockname()[1]}")
             answer = post(url + "/v1/chat/completions", json=chat("Hello"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+
+    def test_an_upstream_that_resets_before_it_answers(self, start: StartGateway, edited: Memory) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as rude:
+
+            def hang_up() -> None:
+                taken, _ = rude.accept()
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                taken.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            url = start(upstream=f"http://127.0.0.1:{rude.getsockname()[1]}")
+            answer = post(url + "/v1/chat/completions", json=chat("Hello"))
+            thread.join(30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
 
     def test_an_answer_that_breaks_off_does_not_look_whole(
         self, stub: Stub, start: StartGateway, edited: Memory
