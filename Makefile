@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow lint bench docs clean env
+.PHONY: demo test test-slow lint bench bench-table docs clean env
 
 env: $(VENV)/.installed
 
@@ -43,6 +43,20 @@ lint: env
 bench: env
 	$(BIN)/corrigenda bench overhead
 	$(BIN)/corrigenda bench add
+
+# The table of every method: single and sequential edits, on every data set. May be killed and started again.
+DATA ?= ../shared/data
+BENCH_OUT ?= bench-table
+BENCH_METHODS ?=
+BENCH_MEMORY ?= 500
+BENCH_SINGLE ?= 30
+BENCH_SEQUENTIAL ?= 100
+
+bench-table: env
+	$(BIN)/corrigenda eval table --data $(DATA)/counterfact.json --data $(DATA)/zsre_eval.json \
+	  --portability $(DATA)/portability.json --task $(DATA)/piqa_valid.jsonl --task-limit 100 --out $(BENCH_OUT) \
+	  --methods "$(BENCH_METHODS)" --memory-edits $(BENCH_MEMORY) --single-edits $(BENCH_SINGLE) \
+	  --sequential-edits $(BENCH_SEQUENTIAL)
 
 docs: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs-material

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,9 +30,14 @@ import torch
 from corrigenda.edit import Edit
 from corrigenda.eval.normalise import matches
 from corrigenda.lm.loading import LanguageModel, load
+from corrigenda.lm.packed import packed
 from corrigenda.lm.scoring import greedy, score_targets
+from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editable import EditedWeights
 from corrigenda.param_editors.editor import editor
+from corrigenda.param_editors.keeping import Keep
+from corrigenda.param_editors.memit import Spread
+from corrigenda.param_editors.targets import ValueParams, value_targets
 
 TOKENS = 8
 """Tokens of an answer."""
@@ -68,12 +74,14 @@ class Measurement:
         self.lm, self.given = lm, given
         records = json.loads(given.data.read_text(encoding="utf-8"))
         random.Random(given.seed).shuffle(records)
-        self.records = records[: given.edits]
+        self.records = [
+            record | {"neighborhood_prompts": record["neighborhood_prompts"][: given.near]}
+            for record in records[: given.edits]
+        ]
         made = editor(given.method)
         params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
-        keep = given.out.parent / "kept"
-        self.model = EditedWeights(lm, made, params=params, seed=given.seed, keep=keep, progress=_progress)
-        self.seconds: list[float] = []
+        self.keep = Keep(given.out.parent / "kept", lm)
+        self.model = EditedWeights(lm, made, params=params, seed=given.seed, keep=self.keep.folder, progress=_progress)
         self.ratio = 0.0
         self.before = self._unedited()
 
@@ -83,6 +91,8 @@ class Measurement:
         parts = [self.records[start : start + size] for start in range(0, len(self.records), size)]
         rows: list[dict[str, float]] = []
         tasks: dict[str, float] = {}
+        if size == 1 and not self.given.sequential:
+            self._look_ahead()
         if self.given.sequential:
             for part in parts:
                 self._make(part)
@@ -99,7 +109,6 @@ class Measurement:
             "batch": size,
             "sequential": self.given.sequential,
             **means,
-            "cpu_seconds_an_edit": round(median(self.seconds), 3) if self.seconds else None,
             "largest_ratio": round(self.ratio, 4),
             **tasks,
             "params": self.model.params.to_dict(),
@@ -123,10 +132,27 @@ class Measurement:
                 file.write("".join(json.dumps(row) + "\n" for row in found))
         return rows
 
+    def _look_ahead(self) -> None:
+        """Find the values of all edits side by side: each gets what it would get alone, several times sooner."""
+        made, model = self.model.editor, self.model
+        if not isinstance(model.params, ValueParams):
+            return
+        model.prepare()
+        assert model.contexts is not None
+        keep, anatomy = self.keep.values([]), Anatomy(self.lm)
+        edits = [_edit(record) for record in self.records]
+        with keep.used():
+            if isinstance(made, Spread):
+                made.targets(anatomy, edits, model.contexts, model.params, _progress)
+            else:
+                (layer,) = model.params.layers
+                module = anatomy.mlp_out(layer).module
+                value_targets(
+                    anatomy, edits, model.contexts, model.params, first=layer, modules=[module], progress=_progress
+                )
+
     def _make(self, part: list[dict[str, Any]]) -> Any:
-        began = time.process_time()
         undo = self.model.edit([_edit(record) for record in part])
-        self.seconds.append((time.process_time() - began) / len(part))
         self.ratio = max(self.ratio, undo.consolidation.max_ratio)
         return undo
 
@@ -148,8 +174,9 @@ class Measurement:
             edit = _edit(record)
             prompts += [edit.prompt, *record["paraphrase_prompts"], *record["neighborhood_prompts"]]
             forced += [(prompt, edit.target) for prompt in (edit.prompt, *record["paraphrase_prompts"])]
-        answers = iter(greedy(self.lm, prompts, max_new_tokens=TOKENS))
-        scores = iter(score_targets(self.lm, [prompt for prompt, _ in forced], [target for _, target in forced]))
+        with packed(self.lm.model):
+            answers = iter(greedy(self.lm, prompts, max_new_tokens=TOKENS))
+            scores = iter(score_targets(self.lm, [prompt for prompt, _ in forced], [target for _, target in forced]))
         rows = []
         for record in records:
             target = [_edit(record).target]
@@ -189,6 +216,33 @@ class Measurement:
         return round(fmean((second > first) == bool(int(row["label"])) for first, second, row in pairs), 4)
 
 
+def speed(lm: LanguageModel, given: argparse.Namespace) -> None:
+    """Print what edits cost, one at a time and together; contexts and statistics are there already."""
+    records = json.loads(given.data.read_text(encoding="utf-8"))
+    edits = [_edit(record) for record in records[: max(given.edits, given.alone)]]
+    model = EditedWeights(lm, given.method)
+    model.prepare()
+    size = sum(weight.numel() * weight.element_size() for weight in lm.model.parameters())
+    model.edit(edits[:1]).revert()  # what is computed once and kept: factors of the statistics
+    alone = []
+    for edit in edits[: given.alone]:
+        began = time.process_time()
+        model.edit([edit]).revert()
+        alone.append(time.process_time() - began)
+    row: dict[str, Any] = {"method": given.method, "alone": round(median(alone), 2), "peak_alone": _peak() / size}
+    if given.edits > 1:
+        began = time.process_time()
+        model.edit(edits[: given.edits]).revert()
+        row |= {"edits": given.edits, "together": round((time.process_time() - began) / given.edits, 2)}
+        row |= {"peak_together": _peak() / size}
+    print(json.dumps({name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()}))
+
+
+def _peak() -> float:
+    """Return the most memory that the process has had, in bytes; the interpreter and its libraries included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
 def _edit(record: dict[str, Any]) -> Edit:
     rewrite = record["requested_rewrite"]
     prompt = rewrite["prompt"].replace("{}", rewrite["subject"])
@@ -217,19 +271,28 @@ def main() -> None:
     measure.add_argument("out", type=Path)
     measure.add_argument("--method", required=True)
     measure.add_argument("--edits", type=int, default=37)
+    measure.add_argument("--near", type=int, default=10, help="neighbours a fact")
     measure.add_argument("--batch", type=int, default=1, help="edits that are made in one call")
     measure.add_argument("--sequential", action="store_true", help="batches pile up; scored after the last one")
     measure.add_argument("--params", default="{}", help="changes to the preset, JSON")
     measure.add_argument("--piqa", type=Path, help="score this task before and after (sequential)")
     measure.add_argument("--piqa-limit", type=int, default=400)
     measure.add_argument("--seed", type=int, default=0)
-    for each in (choose, measure):
+    timed = commands.add_parser("speed", help="CPU seconds an edit, alone and in a batch; peak memory")
+    timed.add_argument("data", type=Path)
+    timed.add_argument("--method", required=True)
+    timed.add_argument("--edits", type=int, default=100, help="edits of the batch")
+    timed.add_argument("--alone", type=int, default=5, help="edits made one at a time")
+    for each in (choose, measure, timed):
         each.add_argument("--model", default="smollm2")
     given = parser.parse_args()
     torch.set_num_threads(1)
     lm = load(given.model)
     if given.command == "known":
         known(given.source, given.target, lm)
+        return
+    if given.command == "speed":
+        speed(lm, given)
         return
     results = Measurement(lm, given).run()
     given.out.write_text(json.dumps(results, indent=2), encoding="utf-8")

@@ -25,7 +25,7 @@ from corrigenda.eval import synthetic
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
-    from corrigenda.eval.editable import Answers
+    from corrigenda.eval.editable import Bare, NextToken
     from corrigenda.lm.scoring import TargetScore
     from corrigenda.memory.encoder import Encoder
     from corrigenda.memory.memory import Memory
@@ -178,17 +178,31 @@ def evaluation(
     _print("The evaluation suite", measure_evaluation(cases, Bare(lm), lm.tokenizer), as_json)
 
 
-def measure_evaluation(cases: Sequence[Any], bare: Answers, tokenizer: Any) -> dict[str, Any]:
-    """Return the seconds of a run of the method ``none``, and how many of them the model itself took."""
+def measure_evaluation(cases: Sequence[Any], bare: Bare, tokenizer: Any) -> dict[str, Any]:
+    """Return the seconds of a run of the method ``none``, and how many of them the model itself took.
+
+    Everything that a run does is in it: batching, judging, every column, journal and cache on disk, the summary with
+    its bootstrap intervals. The model's own time is that of the calls that reach it.
+    """
+    from corrigenda.eval.asking import Budget, Columns
     from corrigenda.eval.cache import Cached
+    from corrigenda.eval.journal import Journal
     from corrigenda.eval.protocol import Run
-    from corrigenda.eval.scoring import Budget
+    from corrigenda.eval.results import summarise
 
     clock = _Clocked(bare)
-    unedited = Cached(clock)
     budget = Budget(lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
-    run = Run(unedited, unedited, budget, collecting=unedited.collecting)
-    spent = _ms(lambda: run(cases)) / 1e3
+    columns = Columns(forced=True, success=True, divergence=True)
+
+    def everything() -> None:
+        with tempfile.TemporaryDirectory(prefix="corrigenda-bench-") as folder:
+            journal = Journal.open(Path(folder) / "journal.jsonl", {})
+            unedited = Cached(clock, Path(folder) / "answers.jsonl")
+            collecting = unedited.collecting
+            rows = Run(unedited, unedited, budget, columns=columns, journal=journal, collecting=collecting)(cases)
+            summarise(rows, journal.notes)
+
+    spent = _ms(everything) / 1e3
     return {
         "cases": len(cases),
         "total_seconds": round(spent, 3),
@@ -200,7 +214,7 @@ def measure_evaluation(cases: Sequence[Any], bare: Answers, tokenizer: Any) -> d
 class _Clocked:
     """A model, and the seconds spent in it."""
 
-    def __init__(self, model: Answers) -> None:
+    def __init__(self, model: Bare) -> None:
         self.model = model
         self.seconds = 0.0
 
@@ -211,6 +225,10 @@ class _Clocked:
     def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
         with self._timed():
             return self.model.score(prompts, targets)
+
+    def next_tokens(self, prompts: Sequence[str], among: Sequence[Sequence[int]] | None = None) -> list[NextToken]:
+        with self._timed():
+            return self.model.next_tokens(prompts, among)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

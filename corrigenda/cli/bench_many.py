@@ -22,7 +22,7 @@ def memory(
     as_json: AsJson = False,
 ) -> None:
     """Measure search, recall, size, cold start and adding in a memory of many edits."""
-    from corrigenda.cli.many_edits import Multiplied, Place, measure, statements
+    from corrigenda.cli.many_edits import Multiplied, Place, made_up, measure, statements
     from corrigenda.memory.encoder import MiniLM
 
     def say(text: str) -> None:
@@ -32,7 +32,7 @@ def memory(
     encoder = Multiplied(MiniLM.load(), statements(data), say)
     with tempfile.TemporaryDirectory(prefix="corrigenda-bench-") as temporary:
         place = Place(folder or Path(temporary), url, encoder)
-        figures = measure(place, encoder, edits=edits, adds=adds, reads=reads, say=say)
+        figures = measure(place, encoder, *made_up(edits, adds), reads=reads, say=say)
     if not as_json:
         figures |= figures.pop("details")
         figures["notices"] = len(figures["notices"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from corrigenda.cli.common import (
     DEFAULT_MEMORY,
@@ -17,17 +16,15 @@ from corrigenda.cli.common import (
     ModelName,
     Namespace,
     console,
-    err_console,
     open_memory,
     print_json,
     print_table,
     with_status,
 )
+from corrigenda.cli.consolidate_shown import say, show_change, show_overview, show_plan, show_result
 from corrigenda.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from corrigenda.param_editors.consolidation.job import Result
-    from corrigenda.param_editors.consolidation.plan import Plan
     from corrigenda.param_editors.consolidation.promotion import Change
     from corrigenda.param_editors.consolidation.serving import ModelServer
 
@@ -111,7 +108,7 @@ def plan(
             where=str(memory),
         )
     made.write(out)
-    _show_plan(made, out, as_json)
+    show_plan(made, out, as_json)
 
 
 @app.command()
@@ -129,14 +126,15 @@ def run(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Carry a plan out on a copy, or go on with it after it was stopped. Exit code 1 if the gate lets nothing through."""
+    """Carry a plan out on a copy, or go on where it was stopped. Exit code 1 if the gate lets nothing through."""
     from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.param_editors.consolidation.job import run as carry_out
     from corrigenda.param_editors.consolidation.plan import Plan
     from corrigenda.param_editors.consolidation.promotion import promote as put_in_force
+    from corrigenda.param_editors.consolidation.publishing import checked_kind
 
     made = Plan.read(plan)
-    result = carry_out(made, home, engine=engine, address=address, say=_say(quiet=as_json))
+    result = carry_out(made, home, engine=engine, address=address, say=say(quiet=as_json))
     change: Change | None = None
     if promote_as is not None and result.passed:
         editions = Editions.of(home, made.model, made.fingerprint)
@@ -145,10 +143,10 @@ def run(
                 editions,
                 result.job,
                 opened,
-                kind=promote_as,
-                servers=_servers(server, server_key, seen_as),  # type: ignore[arg-type]
+                kind=checked_kind(promote_as),
+                servers=_servers(server, server_key, seen_as),
             )
-    _show_result(result, change, as_json)
+    show_result(result, change, as_json)
     if not result.passed:
         raise typer.Exit(1)
 
@@ -169,6 +167,7 @@ def promote(
     """Make what a job printed the edition in force; its edits stay in memory as shadows."""
     from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.param_editors.consolidation.promotion import promote as put_in_force
+    from corrigenda.param_editors.consolidation.publishing import checked_kind
 
     editions = Editions.find(home, model)
     with open_memory(memory) as opened:
@@ -176,11 +175,11 @@ def promote(
             editions,
             _job(editions.jobs, job),
             opened,
-            kind=kind,  # type: ignore[arg-type]
+            kind=checked_kind(kind),
             max_rank=max_rank,
             servers=_servers(server, server_key, seen_as),
         )
-    _show_change(change, as_json)
+    show_change(change, as_json)
 
 
 @app.command()
@@ -208,7 +207,7 @@ def rollback(
     servers = _servers(server, server_key, seen_as)
     with open_memory(memory) as opened:
         change = take_out(editions, promotion, opened, max_rank=max_rank, servers=servers)
-    _show_change(change, as_json)
+    show_change(change, as_json)
 
 
 @app.command()
@@ -223,7 +222,7 @@ def probation(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Show how the shadows are doing: do the weights answer alone?"""
+    """Show how the shadows are doing: whether the weights answer alone."""
     from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.param_editors.consolidation.probation import Probation, Terms
     from corrigenda.param_editors.consolidation.publishing import load_edition
@@ -272,7 +271,7 @@ def status(
         print_json(rows)
         return
     for row in rows:
-        _show_overview(row)
+        show_overview(row)
     if not rows:
         console().print(f"{home} has no editions yet", markup=False)
 
@@ -352,7 +351,7 @@ def replay(
     made.write(out)
     if not as_json:
         console().print(f"{back} retired edits are live in memory again", highlight=False)
-    _show_plan(made, out, as_json)
+    show_plan(made, out, as_json)
 
 
 # How it is read
@@ -414,95 +413,3 @@ def _job(folder: Path, beginning: str) -> str:
             f"{len(found)} jobs begin with {beginning!r}", remedy="'corrigenda consolidate status' lists them."
         )
     return found[0]
-
-
-# How it is told
-
-
-def _say(*, quiet: bool) -> Any:
-    target = err_console()
-
-    def say(stage: str, done: int, total: int) -> None:
-        if not quiet:
-            count = f" {done}/{total}" if total > 1 else ""
-            target.print(f"[dim]{escape(stage)}{count}[/]", highlight=False)
-
-    return say
-
-
-def _show_plan(made: Plan, out: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "plan": str(out),
-                "job": made.id,
-                "edits": len(made.edits),
-                "editor": made.editor,
-                "left_out": dict(made.left_out),
-            }
-        )
-        return
-    console().print(
-        f"[green]planned[/] {escape(str(out))}: {len(made.edits)} edits with {made.editor}, "
-        f"layers {', '.join(map(str, made.params['layers']))}; job {made.id}",
-        highlight=False,
-    )
-    if made.left_out:
-        rows = [[edit_id, reason] for edit_id, reason in made.left_out.items()]
-        print_table("Left out", ["edit", "why"], rows)
-
-
-def _show_result(result: Result, change: Change | None, as_json: bool) -> None:
-    if as_json:
-        row = {**vars(result), "passed": result.passed}
-        if change is not None:
-            row["promoted"] = {"edition": change.edition, "path": str(change.path), "events": change.events}
-        print_json(row)
-        return
-    rows = [
-        [name, f"{row['before']:.3f}", f"{row['after']:.3f}", str(row["asked"])] for name, row in result.figures.items()
-    ]
-    print_table(f"Job {result.job}", ["figure", "before", "after", "asked"], rows)
-    word = "[green]passed[/]" if result.passed else "[red]closed[/]"
-    console().print(
-        f"the gate {word}: {len(result.kept)} edits printed, {len(result.dropped)} stay in memory only",
-        highlight=False,
-    )
-    for fault in result.faults:
-        console().print(f"  {escape(fault)}", highlight=False)
-    if change is not None:
-        _show_change(change, as_json=False)
-
-
-def _show_change(change: Change, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "edition": change.edition,
-                "path": str(change.path) if change.path else None,
-                "promotions": list(change.promotions),
-                "events": change.events,
-            }
-        )
-        return
-    what = escape(change.edition) if change.edition else "the base model"
-    where = f" ({escape(str(change.path))})" if change.path else ""
-    console().print(f"[green]in force[/] {what}{where}; {change.events} entries in the ledger", highlight=False)
-
-
-def _show_overview(row: dict[str, Any]) -> None:
-    target = console()
-    target.print(
-        f"[bold]{escape(row['model'])}[/]: {escape(row['edition'] or 'the base model')} in force", highlight=False
-    )
-    for name in row["promotions"]:
-        target.print(f"  printed: {escape(name)}", highlight=False)
-    if row["running"]:
-        target.print(f"  [yellow]running[/] {escape(row['running'])}", highlight=False)
-    for job in row["jobs"]:
-        target.print(f"  job {job['job']}: {escape(job['state'])}", highlight=False)
-    if "memory" in row:
-        counts = row["memory"]
-        target.print(f"  {counts['shadows']} shadows in memory, {counts['retired']} retired", highlight=False)
-        for warning in counts["warnings"]:
-            target.print(f"  [yellow]note[/] {escape(warning)}", highlight=False)

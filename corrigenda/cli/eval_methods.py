@@ -15,7 +15,10 @@ from corrigenda.eval.contexts import COMPLETION, Context
 from corrigenda.eval.editable import Bare, Editable, Undo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from corrigenda.edit import Edit
+    from corrigenda.eval.protocol import Progress
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.editable import EditedWeights
 
@@ -31,11 +34,13 @@ class Method:
         editable: The method.
         collecting: See :class:`corrigenda.eval.protocol.Run`.
         settings: What it was set to, for the results file.
+        watch: Takes a progress report for the stages within an edit, where a method has any.
     """
 
     editable: Editable
     collecting: Callable[[], AbstractContextManager[None]] | None
     settings: dict[str, Any]
+    watch: Callable[[Progress], None] | None = None
 
 
 def known_methods() -> list[str]:
@@ -112,7 +117,12 @@ def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep
     from corrigenda.param_editors.editable import EditedWeights
 
     edited = EditedWeights(lm, name, seed=seed, keep=keep)
-    return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()})
+
+    def watch(report: Progress) -> None:
+        # A stage of one step is over before anyone has read its name.
+        edited.progress = lambda stage, done, total: report(stage, done, total) if total > 1 else None
+
+    return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()}, watch)
 
 
 class Weights(Bare):

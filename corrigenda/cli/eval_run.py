@@ -139,6 +139,7 @@ class Evaluation:
         results["cost"] |= {**meter.read(), "cache_hits": unedited.hits, "cache_misses": unedited.misses}
         if out is not None:
             save(results, out)
+            shutil.rmtree(_kept(out, fresh), ignore_errors=True)  # of use to a run that was killed only
         return results
 
     def _score(
@@ -148,6 +149,8 @@ class Evaluation:
 
         settings = self.settings
         with progress_bar(quiet) as report:
+            if method.watch is not None:
+                method.watch(report)
             Run(
                 method.editable,
                 unedited,

@@ -90,6 +90,12 @@ _STAGES = {
     "edit": "making edits",
     "task": "scoring other tasks",
     "score": "scoring",
+    "statistics": "reading text for statistics",
+    "sampling": "sampling text for statistics",
+    "values": "finding values",
+    "layers": "writing layers",
+    "edits": "writing edits",
+    "epochs": "training",
 }
 
 
@@ -115,5 +121,5 @@ class _Bar:
 
     def _report(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(_STAGES[stage])
+            self._tasks[stage] = self._bar.add_task(_STAGES.get(stage, stage))
         self._bar.update(self._tasks[stage], completed=done, total=total)

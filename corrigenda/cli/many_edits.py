@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corrigenda.errors import InvalidRequest
 from corrigenda.eval import synthetic
 
 if TYPE_CHECKING:
@@ -134,19 +135,34 @@ def statements(data: Path | None) -> list[str]:
     return texts[:_ORIGINALS]
 
 
-def measure(
-    place: Place, encoder: Multiplied, *, edits: int, adds: int, reads: float, say: Any = lambda text: None
-) -> dict[str, Any]:
-    """Fill a memory and return the figures; times are wall time but for ``cpu``, and leave out encoding queries.
+def made_up(edits: int, adds: int) -> tuple[list[Edit], list[Edit]]:
+    """Return the edits to fill a memory with, and those to add while measuring."""
+    made = synthetic.edits(edits, seed=3)
+    known = {edit.id for edit in made}
+    return made, [edit for edit in synthetic.edits(2 * adds, seed=4) if edit.id not in known][:adds]
 
-    A place that was filled before is measured as it is.
+
+def measure(
+    place: Place,
+    encoder: Multiplied,
+    made: Sequence[Edit],
+    new: Sequence[Edit],
+    *,
+    reads: float,
+    say: Any = lambda text: None,
+) -> dict[str, Any]:
+    """Fill a memory with ``made`` and return figures; times are wall time but for ``cpu``, without encoding queries.
+
+    A place that was filled with them before is measured as it is.
+
+    Raises:
+        InvalidRequest: The place holds something else.
     """
-    made = synthetic.edits(edits + adds, seed=3)
     memory = place.open()
-    filled = _fill(memory, made[:edits], encoder, say)
+    filled = _fill(memory, made, encoder, say)
     lookup, lookup_cpu, found = _lookups(memory, encoder.queries)
     say("looked up")
-    recall = _recall(encoder, made[:edits], found)
+    recall = _recall(encoder, made, found)
     began = time.perf_counter()
     memory.close()
     saved = time.perf_counter() - began
@@ -158,7 +174,7 @@ def measure(
     memory.search(encoder.queries[:1], _K)
     cold, cold_cpu = time.perf_counter() - began, time.process_time() - worked
     say(f"started in {cold:.1f} s")
-    add = _adds(memory, made[edits:], encoder.queries, reads)
+    add = _adds(memory, new, encoder.queries, reads)
     index = memory._replica.index()
     figures = {
         "lookup_ms": _percentiles(lookup),
@@ -167,7 +183,7 @@ def measure(
         "cold_start_s": round(cold, 2),
         "add_ms": _percentiles(add),
         "details": {
-            "edits": edits,
+            "edits": len(made),
             "lookup_cpu_ms": _percentiles(lookup_cpu),
             "cold_start_cpu_s": round(cold_cpu, 2),
             "cold_start_ledger_s": round(read, 2),
@@ -177,7 +193,7 @@ def measure(
             "notices": list(memory.notices),
         },
     }
-    for edit in made[edits:]:  # the next run begins where this one did
+    for edit in new:  # the next run begins where this one did
         memory.retract(edit.id)
     memory.close()
     return figures
@@ -185,6 +201,8 @@ def measure(
 
 def _fill(memory: Memory, edits: Sequence[Edit], encoder: Multiplied, say: Any) -> float:
     """Add ``edits`` where they are not there yet, and wait until the index is what it is going to be."""
+    if any(not memory.is_live(edit.id) for edit in edits[: len(memory)]):
+        raise InvalidRequest("the folder holds another memory", remedy="Choose an empty one, or the same --edits.")
     began = time.perf_counter()
     for start in range(len(memory) // _BATCH * _BATCH, len(edits), _BATCH):
         memory.add_many(edits[start : start + _BATCH], on_conflict="coexist")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import AsJson, console, err_console, print_json, print_table
+from corrigenda.cli.common import AsJson, console, err_console, open_memory, print_json, print_table
+from corrigenda.cli.scope_live import live
 
 app = typer.Typer(no_args_is_help=True)
+app.command("live")(live)
 
 PairsFile = Annotated[Path, typer.Option("--pairs", help="JSON lines with edit, query, label and kind.")]
 Weights = Annotated[Path | None, typer.Option(help="Folder of a classifier; the one of the package by default.")]
@@ -67,37 +70,100 @@ def evaluate(
     )
 
 
+Live = Annotated[Path, typer.Option(help="The memory whose edits are live.")]
+Traffic = Annotated[Path, typer.Option(help="Log of queries that concern no edit: one a line, or JSON lines.")]
+Whose = Annotated[str, typer.Option("--namespace", "-n", help="Whose edits.")]
+
+
 @app.command()
 def calibrate(
-    memory: Annotated[Path, typer.Option(help="The memory whose edits are live.")],
-    queries: Annotated[Path, typer.Option(help="Queries that concern none of its edits, one a line.")],
-    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of such queries that may fire.")] = 0.003,
-    namespace: Annotated[str, typer.Option(help="Whose edits.")] = "default",
+    memory: Live,
+    queries: Traffic,
+    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of such queries that may fire.")] = 0.01,
+    namespace: Whose = "default",
+    weights: Weights = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the threshold; keep nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the threshold that bounds false fires on your own traffic, and keep it beside the memory for all to use."""
+    from datetime import UTC, datetime
+
+    from corrigenda.memory.calibration import rate_above, threshold_for
+    from corrigenda.memory.scope_thresholds import Calibration, Thresholds, selected
+
+    scope, scores = _scores(memory, queries, namespace, weights)
+    threshold = threshold_for(rate, scores)
+    bounded = threshold <= 1
+    if bounded and not dry_run:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        found = Calibration(threshold, rate, len(scores), selected(scores), scope.judge.fingerprint, now)
+        Thresholds.beside(memory).put(namespace, found)
+    row: dict[str, Any] = {
+        "n": len(scores),
+        "rate": rate,
+        "threshold": threshold if bounded else None,
+        "default": {"threshold": scope.threshold, "rate": rate_above(scores, scope.threshold)},
+        "kept": str(Thresholds.beside(memory).path) if bounded and not dry_run else None,
+    }
+    if as_json:
+        print_json(row)
+    elif not bounded:
+        console().print(
+            f"{len(scores)} queries cannot bound a rate of {rate:g}: at least {least_for(rate)} are needed."
+        )
+    else:
+        fires = f"default {scope.threshold:.4f} fires on {row['default']['rate']:.2%} of these"
+        console().print(f"threshold {threshold:.4f} ({fires})" + (f", kept in {row['kept']}" if row["kept"] else ""))
+
+
+@app.command()
+def drift(
+    memory: Live,
+    queries: Traffic,
+    namespace: Whose = "default",
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the threshold that bounds false fires on your own traffic: pass it on as Scope(memory, threshold=...)."""
-    from corrigenda.memory.calibration import threshold_for
+    """Check whether new traffic still resembles what a namespace was calibrated on; exits with 1 if it does not."""
+    from dataclasses import asdict
+
+    from corrigenda.errors import InvalidRequest
+    from corrigenda.memory.calibration import drift
+    from corrigenda.memory.scope_thresholds import Thresholds
+
+    scope, scores = _scores(memory, queries, namespace, weights)
+    known = Thresholds.beside(memory).get(namespace, scope.judge.fingerprint)
+    if known is None:
+        raise InvalidRequest(
+            f"namespace {namespace!r} was never calibrated with this classifier",
+            remedy="Run corrigenda scope calibrate first.",
+        )
+    found = drift(known.scores, scores, known.threshold, known.rate)
+    if as_json:
+        print_json({"n": len(scores), "rate": known.rate, "threshold": known.threshold, **asdict(found)})
+    else:
+        console().print(
+            f"fires on {found.fires:.2%} of {len(scores)} (promised {known.rate:.2%}, p = {found.fires_p:.3g}); "
+            f"scores differ by {found.distance:.3f} (p = {found.distance_p:.3g})"
+        )
+        console().print("drifted: calibrate again" if found.drifted else "no drift seen")
+    if found.drifted:
+        raise typer.Exit(1)
+
+
+def least_for(rate: float) -> int:
+    """Return how many queries a false-fire rate needs at least to be bounded."""
+    return max(1, math.ceil(round(1 / rate - 1, 9))) if rate > 0 else 0
+
+
+def _scores(memory: Path, queries: Path, namespace: str, weights: Path | None) -> tuple[Any, list[float]]:
+    """Return the scope of the memory, and for each query of the log the highest probability of any of its edits."""
     from corrigenda.memory.judge import FrameJudge
-    from corrigenda.memory.memory import Memory
     from corrigenda.memory.scope import Scope
     from corrigenda.memory.scope_evaluation import highest
+    from corrigenda.memory.scope_traffic import read_traffic
 
-    lines = [line.strip() for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
-    with Memory.open(memory, readonly=True) as opened:
+    asked = read_traffic(queries, namespace)
+    with open_memory(memory, readonly=True) as opened:
         scope = Scope(opened, judge=FrameJudge.load(weights))
-        scores = highest(lines, scope, namespace)
-        threshold = threshold_for(rate, scores)
-        at_default = sum(score >= scope.threshold for score in scores) / len(scores)
-    found: dict[str, Any] = {
-        "n": len(lines),
-        "rate": rate,
-        "threshold": threshold if threshold <= 1 else None,
-        "default": {"threshold": scope.threshold, "rate": at_default},
-    }
-    if as_json:
-        print_json(found)
-    elif found["threshold"] is None:
-        console().print(f"{len(lines)} queries cannot bound a rate of {rate:g}: at least {round(1 / rate)} are needed.")
-    else:
-        console().print(f"threshold {threshold:.4f} (default {scope.threshold:.4f} fires on {at_default:.2%} of these)")
+        return scope, highest(asked, scope, namespace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,6 +79,9 @@ def serve(
     base: Annotated[
         str | None, typer.Option(help="The model that consolidation prints into; the local one, by default.")
     ] = None,
+    serves: Annotated[
+        str | None, typer.Option(help="What the upstream calls it: requests for it go to the adapter in force.")
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API in which the edits of a memory hold, with an admin API and page."""
     if (upstream is None) == (model is None):
@@ -106,6 +110,8 @@ def serve(
         store = stack.enter_context(open_memory(Path(memory), follow=True))
         keys = stack.enter_context(contextlib.closing(_keys(memory)))
         options: dict[str, Any] = {"keys": keys, "settings": settings, "spans": _spans(stack, spans)}
+        if serves is not None:
+            options["switch"] = _switch(editions, base, serves)
         gateway = _gateway(store, upstream, model, strategy, threshold, editions, base, options)
         _greet(host, port, memory, keys, upstream or str(model))
         more: dict[str, Any] = {}
@@ -113,6 +119,15 @@ def serve(
             stack.enter_context(log_lines.logging_to(logs))
             more = {"log_config": None}  # uvicorn would take its loggers back
         uvicorn.Server(server.config(gateway.app, settings, host=host, port=port, **more)).run()
+
+
+def _switch(editions: Path | None, base: str | None, serves: str) -> Callable[[bytes], bytes]:
+    """Send requests for the model that is served as ``serves`` to the adapter in force."""
+    from corrigenda.middleware.gateway.switching import ModelSwitch
+
+    if editions is None:
+        raise InvalidRequest("--serves needs --editions, the folder that says what is in force")
+    return ModelSwitch(editions, serves, base=base)
 
 
 def _gateway(

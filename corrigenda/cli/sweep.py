@@ -115,8 +115,8 @@ def _known(lm: LanguageModel, data: str, count: int, near: int, seed: int) -> li
     from corrigenda.lm.scoring import greedy
     from corrigenda.param_editors.sweep import TOKENS
 
-    cases = load(data, None).cases
-    cases = [case for case in sample(cases, len(cases), seed) if len(case.edits) == 1 and case.edits[0].old_answer]
+    every = load(data, None).cases
+    cases = [case for case in sample(every, len(every), seed) if len(case.edits) == 1 and case.edits[0].old_answer]
     found: list[Fact] = []
     for start in range(0, len(cases), 64):
         some = cases[start : start + 64]

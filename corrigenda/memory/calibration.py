@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,3 +103,75 @@ def sigmoid(values: ArrayLike) -> Numbers:
 def rate_above(scores: Sequence[float], threshold: float) -> float:
     """Return the share of ``scores`` that reach ``threshold``; NaN for none."""
     return float(np.mean(np.asarray(scores) >= threshold)) if len(scores) else math.nan
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How traffic differs from what a threshold was calibrated on.
+
+    Attributes:
+        distance: Largest gap between the two distributions of scores, 0…1 (Kolmogorov and Smirnov's).
+        distance_p: Probability of such a gap or a larger one if nothing had changed.
+        fires: Share of the new queries that reach the threshold.
+        fires_p: Probability of so many or more if the promised rate held.
+        drifted: Either probability is below the level: calibrate again.
+    """
+
+    distance: float
+    distance_p: float
+    fires: float
+    fires_p: float
+    drifted: bool
+
+
+def drift(
+    calibrated: ArrayLike, scores: ArrayLike, threshold: float, false_fire_rate: float, level: float = 0.01
+) -> Drift:
+    """Compare the scores of new out-of-scope queries with those of a calibration.
+
+    Exchangeability cannot be proved, only refuted: two tests look for a change, of the scores as a whole and of the
+    share that fires. Each is wrong about unchanged traffic with probability ``level`` at most.
+
+    Args:
+        calibrated: Scores that the threshold was found on.
+        scores: Scores of new queries, each the highest of one query.
+        threshold: The threshold.
+        false_fire_rate: What it promised, above 0 and below 1.
+        level: Of each test.
+
+    Raises:
+        InvalidRequest: No scores on either side.
+    """
+    old, new = np.sort(np.asarray(calibrated, dtype=np.float64)), np.sort(np.asarray(scores, dtype=np.float64))
+    if not old.size or not new.size:
+        raise InvalidRequest("drift needs scores of both times")
+    every = np.concatenate([old, new])
+    gaps = np.searchsorted(old, every, side="right") / old.size - np.searchsorted(new, every, side="right") / new.size
+    distance = float(np.abs(gaps).max())
+    distance_p = _kolmogorov(distance * math.sqrt(old.size * new.size / (old.size + new.size)))
+    fired = int((new >= threshold).sum())
+    fires_p = _at_least(fired, new.size, false_fire_rate)
+    return Drift(distance, distance_p, fired / new.size, fires_p, min(distance_p, fires_p) < level)
+
+
+def _kolmogorov(scaled: float) -> float:
+    """Return the probability that Kolmogorov's distribution exceeds ``scaled``; its series converges at once."""
+    if scaled < 0.2:
+        return 1.0
+    terms = [(-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101)]
+    return min(1.0, max(0.0, 2 * sum(terms)))
+
+
+def _at_least(count: int, trials: int, rate: float) -> float:
+    """Return the probability of ``count`` or more successes in ``trials`` at ``rate`` each."""
+    below = sum(
+        math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * math.log(rate)
+            + (trials - k) * math.log1p(-rate)
+        )
+        for k in range(count)
+    )
+    return min(1.0, max(0.0, 1 - below))

@@ -6,14 +6,16 @@ Names are spelling: digits, capitals, words right beside a name. Cues are rare: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit
-from corrigenda.memory.names import NameMatch, Token, alike, best_match, initials, name_words, tokens
+from corrigenda.memory.names import NameMatch, Token, alike, best_match, initials, match_name, name_words, tokens
+from corrigenda.memory.scope_aliases import other_names
 from corrigenda.memory.texts import (
+    PLACEHOLDER,
     bare_word,
     capitalised_runs,
     find_name,
@@ -56,6 +58,7 @@ stated: the text already holds the edit's target.
 FRAMED = 0.55
 """Share of the subject's name, 0…1, that a query must hold for the frames to be compared."""
 
+_ARTICLE = re.compile(rf"\b[Tt]he {PLACEHOLDER}\b")
 _YEAR = re.compile(r"\b(1[0-9]{3}|20[0-2][0-9])s?\b")
 _PAST = re.compile(r"\b(former(ly)?|previous(ly)?|originally|used to|back then|at the time|until|before|ex)\b", re.I)
 _NOT = re.compile(r"\b(not|never|no longer|isn't|wasn't|aren't|doesn't|didn't|hasn't|cannot|nobody)\b", re.IGNORECASE)
@@ -75,21 +78,74 @@ def names_of(edit: Edit) -> tuple[str, ...]:
     return (edit.prompt[span[0] : span[1]],) if span else ()
 
 
-def match_subject(edit: Edit, query: str, words: Iterable[Token] | None = None) -> NameMatch:
-    """Return where the subject of ``edit``, or something like it, stands in ``query``."""
-    return best_match(names_of(edit), tuple(tokens(query) if words is None else words))
+def match_subject(edit: Edit, query: str, words: Sequence[Token] | None = None) -> NameMatch:
+    """Return where the subject of ``edit``, under any name or something like it, stands in ``query``.
+
+    Args:
+        edit: Its names count first, then the other names that are common knowledge.
+        query: The text.
+        words: The tokens of ``query``, where known.
+    """
+    words = tokens(query) if words is None else words
+    names = names_of(edit)
+    best = best_match(names, words)
+    if best.exact:
+        return best
+    for other in (other for name in names for other in other_names(name)):
+        found = match_name(other, words)
+        # Of an acronym the capitals count: US is no "us".
+        if found.exact and (not other.isupper() or query[found.start : found.end].isupper()):
+            return found
+    return best
+
+
+def name_span(edit: Edit, query: str, match: NameMatch) -> tuple[int, int] | None:
+    """Return where ``query`` names what it asks about, when that could be the subject of ``edit``.
+
+    That is where the match is, with the capitalised words around it unless it is exact; else its initials; else a
+    name that is not in the edit, which could be another name of the subject.
+    """
+    if match.exact:
+        return match.start, match.end
+    if match.score < FRAMED and (short := initials_span(edit, query)):
+        return short
+    runs = capitalised_runs(query)
+    around = [run for run in runs if run[0] < match.end and match.start < run[1]]
+    if match.found:
+        return min([match.start, *(run[0] for run in around)]), max([match.end, *(run[1] for run in around)])
+    others = _other_names(edit.statement, query, (0, 0))
+    return max(others, key=lambda run: run[1] - run[0], default=None)
+
+
+def name_pair(edit: Edit, query: str, match: NameMatch) -> tuple[str, str] | None:
+    """Return the subject's name and what ``query`` has in its place, unless they are the same: :func:`name_span`."""
+    span, names = name_span(edit, query, match), names_of(edit)
+    if span is None or not names or span == initials_span(edit, query):
+        return None
+    if match.exact:
+        runs = [run for run in capitalised_runs(query) if run[0] <= span[0] and span[1] <= run[1]]
+        span = runs[0] if runs and extended(query, *span) else span
+        if span == (match.start, match.end):
+            return None
+    return (match.name or names[0]), query[span[0] : span[1]]
 
 
 def pair_frames(edit: Edit, query: str, match: NameMatch) -> tuple[str, str] | None:
-    """Return the frames of ``edit`` and of ``query``, or ``None`` when too little of the subject is in the query.
+    """Return the frames of ``edit`` and of ``query``, or ``None`` when nothing in the query can be the subject.
 
     Both have the placeholder in the subject's place, so that what was learnt of one subject holds for all.
     """
-    if match.score < FRAMED:
+    span = name_span(edit, query, match)
+    if span is None:
         return None
-    spans = find_name(edit.prompt, match.name) or subject_spans(edit)
-    again = [span for span in find_name(query, query[match.start : match.end]) if span[0] != match.start]
-    return frame(edit.prompt, spans), frame(query, [(match.start, match.end), *again])
+    spans = (find_name(edit.prompt, match.name) if match.name else ()) or subject_spans(edit)
+    again = [other for other in find_name(query, query[span[0] : span[1]]) if other[0] != span[0]]
+    return _bare(frame(edit.prompt, spans)), _bare(frame(query, [span, *again]))
+
+
+def _bare(text: str) -> str:
+    """Drop the article before the placeholder: the subject has it in one spelling and not in the other."""
+    return _ARTICLE.sub(PLACEHOLDER, text)
 
 
 def features(edit: Edit, query: str, match: NameMatch, similarity: float) -> NDArray[np.float64]:
@@ -109,7 +165,7 @@ def features(edit: Edit, query: str, match: NameMatch, similarity: float) -> NDA
             surplus,
             match.exact and extended(query, *span),
             match.found and _lowered(match, query),
-            not match.exact and has_initials(edit, tokens(query)),
+            not match.exact and initials_span(edit, query) is not None,
             similarity,
             min(len(_other_names(statement, query, span)), 3),
             new_year or (bool(_PAST.search(rest)) and not _PAST.search(statement)),
@@ -166,13 +222,16 @@ def _lowered(match: NameMatch, query: str) -> bool:
     return query[match.start : match.end].islower() and not match.name.islower()
 
 
-def has_initials(edit: Edit, words: Iterable[Token]) -> bool:
-    """Tell whether ``words`` hold the initials of a name of ``edit``: "DRC" for "Democratic Republic of the Congo"."""
-    there = {token.folded for token in words}
-    return any(len(short := initials(name)) >= 3 and short in there for name in names_of(edit))
+def initials_span(edit: Edit, query: str) -> tuple[int, int] | None:
+    """Return where ``query`` has the initials of a name of ``edit``: "DRC" for Democratic Republic of the Congo."""
+    short = {letters for name in names_of(edit) for letters in initials(name) if len(letters) >= 3}
+    for token in tokens(query):
+        if token.folded in short and query[token.start : token.end].isupper():
+            return token.start, token.end
+    return None
 
 
-def _other_names(statement: str, query: str, span: tuple[int, int]) -> list[str]:
+def _other_names(statement: str, query: str, span: tuple[int, int]) -> list[tuple[int, int]]:
     known = {token.folded for token in tokens(statement)}
     found = []
     for start, end in capitalised_runs(query):
@@ -180,5 +239,5 @@ def _other_names(statement: str, query: str, span: tuple[int, int]) -> list[str]
             continue
         words = [token.folded for token in tokens(query[start:end])]
         if any(word not in known and word not in _OPENERS for word in words):
-            found.append(query[start:end])
+            found.append((start, end))
     return found

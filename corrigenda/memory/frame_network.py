@@ -35,7 +35,8 @@ class FrameNetwork(nn.Module):
         layers = base.encoder.layer
         self.embeddings = base.embeddings.requires_grad_(False)
         self.low = layers[: len(layers) - tuned].requires_grad_(False)
-        self.top = copy.deepcopy(layers[len(layers) - tuned :]).requires_grad_(True)
+        self.untuned = layers[len(layers) - tuned :].requires_grad_(False)
+        self.top = copy.deepcopy(self.untuned).requires_grad_(True)
         width = base.config.hidden_size
         self.turn = nn.Linear(width, width)
         nn.init.eye_(self.turn.weight)
@@ -79,7 +80,9 @@ class FrameNetwork(nn.Module):
     def tuned(self) -> dict[str, Tensor]:
         """Return the tuned parameters by name: all that is not MiniLM's."""
         return {
-            name: value for name, value in self.state_dict().items() if not name.startswith(("embeddings.", "low."))
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(("embeddings.", "low.", "untuned."))
         }
 
     def save(self, path: Path) -> None:
@@ -94,9 +97,11 @@ class FrameNetwork(nn.Module):
 
     def upper(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return unit vectors (n, d) for the states after the frozen layers."""
-        states = self._through(self.top, states, mask)
-        kept = mask.unsqueeze(-1).to(states.dtype)  # (n, t, 1)
-        return normalize(((states * kept).sum(1) / kept.sum(1)).float(), dim=-1)
+        return self._pooled(self._through(self.top, states, mask), mask)
+
+    def plain(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return MiniLM's own unit vectors (n, d) for the states after the frozen layers."""
+        return self._pooled(self._through(self.untuned, states, mask), mask)
 
     def turned(self, vectors: Tensor) -> Tensor:
         """Return the turned unit vectors (n, d) of edits: what questions that need them are compared with."""
@@ -108,10 +113,16 @@ class FrameNetwork(nn.Module):
         inside = self.scale * cosines + self.bias
         return torch.cat([torch.zeros_like(inside[:, :1]), inside], dim=-1)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors and the turned vectors, (n, d) each."""
-        vectors = self.upper(self.lower(ids, mask), mask)
-        return vectors, self.turned(vectors)
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the vectors, the turned vectors and MiniLM's own, (n, d) each."""
+        states = self.lower(ids, mask)
+        vectors = self.upper(states, mask)
+        return vectors, self.turned(vectors), self.plain(states, mask)
+
+    @staticmethod
+    def _pooled(states: Tensor, mask: Tensor) -> Tensor:
+        kept = mask.unsqueeze(-1).to(states.dtype)  # (n, t, 1)
+        return normalize(((states * kept).sum(1) / kept.sum(1)).float(), dim=-1)
 
     @staticmethod
     def _through(layers: Any, states: Tensor, mask: Tensor) -> Tensor:
@@ -123,7 +134,11 @@ class FrameNetwork(nn.Module):
 
 
 def export(source: Path, weights: Path, graph: Path) -> None:
-    """Write the network as the ONNX file ``graph``: ``ids``, ``mask`` (n, t) in, ``frame``, ``turned`` (n, d) out."""
+    """Write the network as the ONNX file ``graph``: ``ids``, ``mask`` (n, t) in; ``frame``, ``turned``, ``plain`` out.
+
+    The outputs are (n, d); asked for ``plain`` only, the runtime leaves the tuned layers out.
+    """
+    names = ("frame", "turned", "plain")
     example = torch.ones(2, 9, dtype=torch.long)
     with torch.inference_mode():
         torch.onnx.export(
@@ -131,8 +146,8 @@ def export(source: Path, weights: Path, graph: Path) -> None:
             (example, example.clone()),
             str(graph),
             input_names=["ids", "mask"],
-            output_names=["frame", "turned"],
-            dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}, "frame": {0: "n"}, "turned": {0: "n"}},
+            output_names=list(names),
+            dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}} | {name: {0: "n"} for name in names},
             opset_version=17,
             dynamo=False,  # see corrigenda.memory.encoder
         )

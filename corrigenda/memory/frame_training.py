@@ -17,6 +17,7 @@ from corrigenda.memory.frame_network import MAX_TOKENS, FrameNetwork
 from corrigenda.memory.scope_augmentation import FramePair
 
 _BATCH = 96
+_TOGETHER = 48  # texts that are encoded together
 _DROPPED = 0.1  # share of tokens hidden while training: wordings must not be learnt by heart
 
 
@@ -29,7 +30,7 @@ def tune(
     source: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> FrameNetwork:
-    """Return a frame network tuned on ``pairs``; about 4 ms a pair and epoch on one thread.
+    """Return a frame network tuned on ``pairs``; about 3 ms a pair and epoch on one thread.
 
     Args:
         pairs: Frames and classes.
@@ -100,6 +101,10 @@ class States:
                 for row, place in enumerate(places):
                     self._states[texts[place]] = states[row, : int(mask[row].sum())].clone()
 
+    def length(self, text: str) -> int:
+        """Return how many tokens ``text`` has."""
+        return len(self._states[text])
+
     def batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the states (n, t, d) and mask (n, t) of ``texts``."""
         longest = max(len(self._states[text]) for text in texts)
@@ -112,13 +117,16 @@ class States:
 
 
 def _loss(network: FrameNetwork, states: States, pairs: Sequence[FramePair]) -> Any:
-    texts = sorted({text for pair in pairs for text in pair[:2]})
+    texts = sorted({text for pair in pairs for text in pair[:2]}, key=lambda text: (states.length(text), text))
+    parts = []
+    for start in range(0, len(texts), _TOGETHER):  # texts of one length together: little is spent on padding
+        batch, mask = states.batch(texts[start : start + _TOGETHER])
+        hidden = torch.rand_like(mask) < _DROPPED
+        hidden[:, 0] = False
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(network.upper(batch, mask * ~hidden))
+    vectors = torch.cat(parts)
     place = {text: row for row, text in enumerate(texts)}
-    batch, mask = states.batch(texts)
-    hidden = torch.rand_like(mask) < _DROPPED
-    hidden[:, 0] = False
-    with torch.autocast("cpu", torch.bfloat16):
-        vectors = network.upper(batch, mask * ~hidden)
     edits, queries = [place[edit] for edit, _, _ in pairs], [place[query] for _, query, _ in pairs]
     logits = network.logits(vectors[edits], vectors[queries])
     labels = torch.tensor([label for _, _, label in pairs])

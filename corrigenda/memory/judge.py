@@ -25,7 +25,7 @@ from corrigenda.edit import Edit
 from corrigenda.errors import ModelDamaged
 from corrigenda.memory import encoder
 from corrigenda.memory.calibration import sigmoid
-from corrigenda.memory.features import FEATURES, features, pair_frames
+from corrigenda.memory.features import FEATURES, features, name_pair, pair_frames
 from corrigenda.memory.names import NameMatch
 from corrigenda.memory.trees import Trees
 from corrigenda.paths import cache_dir
@@ -33,13 +33,17 @@ from corrigenda.paths import cache_dir
 Probabilities = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
-INPUTS = (*FEATURES, "direct", "needs")
-"""What the trees go by: the features, and the two logits of the frames."""
+INPUTS = (*FEATURES, "named", "frames", "direct", "needs")
+"""What the trees go by: the features; cosines of the two names and of the two frames; the two logits of the frames."""
+RISING = ("name", "named", "direct", "needs")
+"""Inputs with which the probability never falls: without this the trees learn relations by heart."""
 UNFRAMED = -15.0
-"""Both logits of a pair without frames: nothing of the subject was found in the query."""
+"""Both logits of a pair without frames: nothing in the query can be the subject."""
+UNNAMED = -1.0
+"""Cosine of the names, and of the frames, where the query has none."""
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_GRAPH_VERSION = "1"
+_GRAPH_VERSION = "2"
 _REMEMBERED = 8192  # frames of edits whose vectors are kept: 3 KB each
 
 
@@ -105,46 +109,54 @@ class SimilarityJudge:
 
 
 class FrameEncoder:
-    """The tuned encoder of frames, served by onnxruntime on one thread. Remembers the frames of edits."""
+    """The tuned encoder of frames, served by onnxruntime on one thread. Remembers the frames and names of edits."""
 
     def __init__(self, graph: Path, tokenizer_file: Path) -> None:
         self._session = encoder.session(graph)
         self._tokenizer = encoder.tokenizer(tokenizer_file, 64)
-        self._known: OrderedDict[str, tuple[Vectors, Vectors]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
-        """Return unit vectors (n, d) of ``texts`` as queries, and their turned vectors (n, d) as edits."""
-        frames = np.empty((len(texts), 384), dtype=np.float32)
-        turned = np.empty_like(frames)
-        for places, feed in encoder.batches(self._tokenizer, texts):
-            frames[places], turned[places] = self._session.run(["frame", "turned"], feed)
-        return frames, turned
+    def frames(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Return cosines (n, 3) for frames of an edit and of a query: direct, turned, and MiniLM's own."""
+        edits, queries = self._vectors(pairs, ("frame", "turned", "plain"))  # (n, 3, d) each
+        queries[:, 1] = queries[:, 0]  # only the edit's vector is turned
+        return (edits * queries).sum(axis=-1).astype(np.float64)
 
-    def pairs(self, texts: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return two cosines (n,) for pairs of an edit's and a query's frame: plain, and turned."""
+    def names(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Return MiniLM's cosines (n,) for names: an edit's subject, and what a query has in its place."""
+        edits, queries = self._vectors(pairs, ("plain",))
+        return (edits * queries).sum(axis=(1, 2)).astype(np.float64)
+
+    def _vectors(self, pairs: Sequence[tuple[str, str]], outputs: tuple[str, ...]) -> tuple[Vectors, Vectors]:
+        """Return the vectors (n, outputs, d) of both sides; those of edits are kept for the next time."""
+        kind = outputs[0]
         with self._lock:
-            known = {text: self._known[text] for text, _ in texts if text in self._known}
-        asked = {query for _, query in texts}
-        new = list(dict.fromkeys([*(text for text, _ in texts if text not in known), *asked]))
-        frames, turned = self.encode(new)
+            known = {text: self._known[kind, text] for text, _ in pairs if (kind, text) in self._known}
+        new = list(dict.fromkeys([*(text for text, _ in pairs if text not in known), *(text for _, text in pairs)]))
+        vectors = np.empty((len(new), len(outputs), 384), dtype=np.float32)
+        for places, feed in encoder.batches(self._tokenizer, new):
+            vectors[places] = np.stack(self._session.run(list(outputs), feed), axis=1)
         place = {text: number for number, text in enumerate(new)}
-        vectors = {text: known.get(text) or (frames[place[text]], turned[place[text]]) for text, _ in texts}
+        edits = {text: known[text] if text in known else vectors[place[text]] for text, _ in pairs}
         with self._lock:
-            for text, pair in vectors.items():
-                self._known[text] = pair
-                self._known.move_to_end(text)
+            for text, vector in edits.items():
+                self._known[kind, text] = vector
+                self._known.move_to_end((kind, text))
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        plain = np.array([vectors[edit][0] @ frames[place[query]] for edit, query in texts], dtype=np.float64)
-        bent = np.array([vectors[edit][1] @ frames[place[query]] for edit, query in texts], dtype=np.float64)
-        return plain, bent
+        return np.stack([edits[text] for text, _ in pairs]), np.stack([vectors[place[text]] for _, text in pairs])
 
 
 class FrameJudge:
-    """The trained judge. Safe to share between threads. Build it with :meth:`load`."""
+    """The trained judge. Safe to share between threads. Build it with :meth:`load`.
 
-    def __init__(self, frames: FrameEncoder, trees: Trees, settings: Mapping[str, Any]) -> None:
+    Attributes:
+        fingerprint: Changes whenever the same pair could get another probability; calibrated thresholds are void then.
+    """
+
+    def __init__(self, frames: FrameEncoder, trees: Trees, settings: Mapping[str, Any], fingerprint: str) -> None:
+        self.fingerprint = fingerprint
         self._frames = frames
         self._trees = trees
         self._scale = np.asarray(settings["scale"], dtype=np.float64)  # (2,)
@@ -177,7 +189,9 @@ class FrameJudge:
                 )
             source = encoder.package_folder()
             graph = _graph(source, folder / "frames.safetensors", network)
-            return cls(FrameEncoder(graph, source / "tokenizer.json"), trees, settings)
+            files = (folder / "trees.safetensors", folder / "scope.json")
+            mark = hashlib.sha256(b"".join([graph.name.encode(), *(file.read_bytes() for file in files)])).hexdigest()
+            return cls(FrameEncoder(graph, source / "tokenizer.json"), trees, settings, f"frames-{mark[:16]}")
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             if isinstance(error, ModelDamaged):
                 raise
@@ -197,16 +211,33 @@ class FrameJudge:
 
     def inputs(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """Return what the trees go by, (n, len(INPUTS))."""
-        rows = np.full((len(pairs), len(INPUTS)), UNFRAMED)
-        for row, pair in zip(rows, pairs, strict=True):
-            row[: len(FEATURES)] = features(pair.edit, pair.query, pair.match, pair.similarity)
-        frames = [pair_frames(pair.edit, pair.query, pair.match) for pair in pairs]
-        framed = [place for place, texts in enumerate(frames) if texts is not None]
-        if framed:
-            plain, turned = self._frames.pairs([texts for texts in frames if texts is not None])
-            rows[framed, -2] = self._scale[0] * plain + self._bias[0]
-            rows[framed, -1] = self._scale[1] * turned + self._bias[1]
+        rows = plain_inputs(pairs)
+        frames, names = paired(pairs)
+        if frames:
+            direct, turned, plain = self._frames.frames(list(frames.values())).T
+            rows[list(frames), -2:] = np.stack([direct, turned], axis=1) * self._scale + self._bias
+            rows[list(frames), INPUTS.index("frames")] = plain
+        if names:
+            rows[list(names), INPUTS.index("named")] = self._frames.names(list(names.values()))
         return rows
+
+
+def plain_inputs(pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """Return what the trees go by, (n, len(INPUTS)), as far as it needs no encoder."""
+    rows = np.full((len(pairs), len(INPUTS)), UNFRAMED)
+    rows[:, [INPUTS.index("named"), INPUTS.index("frames")]] = UNNAMED
+    for row, pair in zip(rows, pairs, strict=True):
+        row[: len(FEATURES)] = features(pair.edit, pair.query, pair.match, pair.similarity)
+        if pair.match.exact or row[INPUTS.index("initials")]:
+            row[INPUTS.index("named")] = 1.0
+    return rows
+
+
+def paired(pairs: Sequence[Pair]) -> tuple[dict[int, tuple[str, str]], dict[int, tuple[str, str]]]:
+    """Return by place in ``pairs`` the frames, and the names, that are to be compared, where there are any."""
+    frames = ((place, pair_frames(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
+    names = ((place, name_pair(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
+    return {place: both for place, both in frames if both}, {place: both for place, both in names if both}
 
 
 def _speaks_of_another(pair: Pair, row: NDArray[np.float64]) -> bool:

@@ -67,6 +67,7 @@ class Memory:
         on_server: bool = False,
     ) -> None:
         self.readonly = readonly
+        self.path: Path | None = None  # of the file, when it is one
         self._replica = Replica(
             store,
             encoder=encoder,
@@ -88,10 +89,12 @@ class Memory:
         """
         store = SQLiteStore.open(path, readonly=readonly)
         try:
-            return cls(store, encoder=encoder, snapshot=snapshot_path(Path(path)), readonly=readonly)
+            memory = cls(store, encoder=encoder, snapshot=snapshot_path(Path(path)), readonly=readonly)
         except BaseException:
             store.close()
             raise
+        memory.path = Path(path)
+        return memory
 
     @classmethod
     def connect(cls, url: str, **options: Any) -> SharedMemory:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from corrigenda.memory.name_forms import same_word
 from corrigenda.memory.texts import bare_word, word_set
 
 _TOKEN = re.compile(r"\w(?:[\w.'’+&]*\w)?")
@@ -140,8 +141,8 @@ def _weight(word: str) -> float:
 
 @lru_cache(maxsize=262_144)
 def alike(word: str, other: str) -> float:
-    """Return 1 for equal words, 0.8 for a typing error, 0.7 for a shared long stem, else 0."""
-    if word == other:
+    """Return 1 for equal words and short forms, 0.8 for a typing error, 0.7 for a shared long stem, else 0."""
+    if word == other or same_word(word, other):
         return 1.0
     if word in _LIGHT or any(char.isdigit() for char in word + other) or min(len(word), len(other)) < 6:
         return 0.0  # of short words one letter makes another word: Dakar, Dakor
@@ -168,6 +169,9 @@ def edit_distance(left: str, right: str, limit: int) -> int:
     return min(row[-1], limit + 1)
 
 
-def initials(name: str) -> str:
-    """Return the first letters of the weighty words of ``name``: ``drc`` for Democratic Republic of the Congo."""
-    return "".join(word[0] for word in name_words(name) if word not in _LIGHT)
+def initials(name: str) -> tuple[str, ...]:
+    """Return the first letters of the words of ``name``, with and without the light ones: TBBT, DRC."""
+    words = name_words(name)
+    return tuple(
+        dict.fromkeys("".join(word[0] for word in part) for part in (words, [w for w in words if w not in _LIGHT]))
+    )

@@ -26,7 +26,8 @@ from corrigenda.memory.vectors import BATCH, Encoded, encode_edits
 
 _SHORTEST_PREFIX = 4
 _BUSY_SECONDS = 30.0
-"""How long a writer tries again when others are faster."""
+_BUSY_ATTEMPTS = 100
+"""How long, and how often at least, a writer tries again when others are faster: a process may have been suspended."""
 
 
 class Replica:
@@ -211,7 +212,7 @@ class Replica:
                     plan = self._attempt(decide, edits, encoded)
                     break
                 except LedgerMoved:
-                    if time.monotonic() > deadline:
+                    if time.monotonic() > deadline and attempt >= _BUSY_ATTEMPTS:
                         raise
                     if attempt % 4 == 0:
                         self.confirm()

@@ -1,7 +1,7 @@
 """Scope: which live edits concern a query, and how surely.
 
-A query is cut into segments; each finds candidates by the names it mentions and by the similarity of its vector; a
-judge decides about each pair of edit and segment. Most queries concern no edit, and cost one encoding of the query.
+A query is cut into parts; each finds candidates by the names it mentions and by the similarity of its vector; a
+judge decides about each pair of edit and part. Most queries concern no edit, and cost one encoding of the query.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from corrigenda.chat import check_query
 from corrigenda.edit import Edit, EditId
 from corrigenda.errors import InvalidRequest, UnknownEdit
-from corrigenda.memory.features import has_initials, names_of
+from corrigenda.memory.features import initials_span, match_subject
 from corrigenda.memory.judge import FrameJudge, Judge, Judgement, Pair
 from corrigenda.memory.memory import Hit, Memory
 from corrigenda.memory.mentions import Mention, Names
-from corrigenda.memory.names import NameMatch, Token, best_match, match_name, tokens
-from corrigenda.memory.segments import Segment, segments
+from corrigenda.memory.names import NameMatch, Token, match_name, tokens
+from corrigenda.memory.scope_aliases import other_names
+from corrigenda.memory.scope_parts import Part, parts
+from corrigenda.memory.scope_thresholds import Thresholds
+from corrigenda.memory.texts import capitalised_runs
 
 Verdict = Literal["direct", "needs", "out"]
 Vectors = NDArray[np.float32]
@@ -99,16 +102,24 @@ class Scope:
 
     Args:
         memory: Where the edits are.
-        threshold: Probability from which an edit fires, 0…1, higher fires less; by default the judge's own.
+        threshold: Probability from which an edit fires, 0…1, higher fires less; by default what was calibrated for the
+            namespace, else the judge's own.
         k: How many similar edits a segment brings up, besides those that it names.
         judge: Decides about pairs; the trained one, loaded when first needed, by default.
+        thresholds: Calibrated ones by namespace; those beside the memory's file by default.
 
     Raises:
         InvalidRequest: A threshold outside 0…1, or k below 1.
     """
 
     def __init__(
-        self, memory: Memory, *, threshold: float | None = None, k: int = 8, judge: Judge | None = None
+        self,
+        memory: Memory,
+        *,
+        threshold: float | None = None,
+        k: int = 8,
+        judge: Judge | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InvalidRequest(f"threshold={threshold} is not a probability", remedy="Give a number from 0 to 1.")
@@ -118,6 +129,7 @@ class Scope:
         self.k = k
         self._judge = judge
         self._threshold = threshold
+        self._thresholds = thresholds or (Thresholds.beside(memory.path) if memory.path else None)
         self._loading = threading.Lock()
 
     def consider(
@@ -128,7 +140,7 @@ class Scope:
         Args:
             queries: Any texts; chat messages, prompts to continue, questions.
             namespace: Only its edits are looked at.
-            context: Earlier messages, oldest first; not used to decide yet.
+            context: Earlier messages, oldest first: who "she" is, what "And Norway?" asks about it.
 
         Raises:
             InvalidRequest: A query that is empty, too long or not text.
@@ -138,24 +150,16 @@ class Scope:
         if not queries or not len(self.memory):
             return [Consideration(query, (), dict.fromkeys(("encode", "search", "judge"), 0.0)) for query in queries]
         clock = _Clock()
-        mentions = [
-            [mention for mention in self.memory.mentions(query, namespace) if not mention.nested] for query in queries
-        ]
-        parts = [
-            segments(query, [(mention.start, mention.end) for mention in of_query])
-            for query, of_query in zip(queries, mentions, strict=True)
-        ]
-        vectors = self.memory.encoder.encode([segment.text for part in parts for segment in part])
+        asked = [parts(query, context, lambda text: self.memory.mentions(text, namespace)) for query in queries]
+        vectors = self.memory.encoder.encode([part.text for of_query in asked for part in of_query])
         clock.lap("encode")
         found = iter(list(zip(vectors, self.memory.search(vectors, self.k, namespace), strict=True)))
-        looks = [
-            _look(part, of_query, [next(found) for _ in part], self.memory, namespace)
-            for part, of_query in zip(parts, mentions, strict=True)
-        ]
+        looks = [_look(of_query, [next(found) for _ in of_query], self.memory, namespace) for of_query in asked]
         clock.lap("search")
         pairs = [pair for look in looks for pair, _ in look]
         judged = iter(self.judge.judge(pairs) if pairs else ())
-        candidates = [self._candidates(look, judged) for look in looks]
+        threshold = self.threshold_in(namespace) if pairs else 1.0
+        candidates = [_candidates(look, judged, threshold) for look in looks]
         clock.lap("judge")
         return [
             Consideration(query, found, clock.shares(len(queries)))
@@ -172,66 +176,67 @@ class Scope:
 
     @property
     def threshold(self) -> float:
-        """Probability from which an edit fires, 0…1."""
+        """Probability from which an edit fires, 0…1, where nothing else was calibrated for its namespace."""
         return self.judge.threshold if self._threshold is None else self._threshold
 
-    def _candidates(self, look: _Look, judged: Iterator[Judgement]) -> tuple[Candidate, ...]:
-        """Return one candidate per edit, judged by the segment that it fits best."""
-        best: dict[str, Candidate] = {}
-        for pair, mention in look:
-            judgement = next(judged)
-            fires = judgement.probability >= self.threshold
-            verdict: Verdict = ("needs" if judgement.needs else "direct") if fires else "out"
-            known = best.get(pair.edit.id)
-            if known is None or known.probability < judgement.probability:
-                best[pair.edit.id] = Candidate(
-                    pair.edit,
-                    judgement.probability,
-                    self.threshold,
-                    pair.similarity,
-                    mention,
-                    judgement.features,
-                    verdict,
-                    pair.query,
-                )
-        return tuple(sorted(best.values(), key=lambda candidate: -candidate.probability))
+    def threshold_in(self, namespace: str) -> float:
+        """Return the probability from which an edit of ``namespace`` fires, 0…1."""
+        if self._threshold is None and self._thresholds is not None:
+            calibrated = self._thresholds.get(namespace, getattr(self.judge, "fingerprint", ""))
+            if calibrated is not None:
+                return calibrated.threshold
+        return self.threshold
 
 
 _Look = list[tuple[Pair, Mention | None]]
 
 
-def _look(
-    parts: Sequence[Segment], mentions: Sequence[Mention], found: Sequence[_Found], memory: Memory, namespace: str
-) -> _Look:
-    """Gather the pairs of one query: edits that a segment names, then edits that are like it in wording or name."""
+def _candidates(look: _Look, judged: Iterator[Judgement], threshold: float) -> tuple[Candidate, ...]:
+    """Return one candidate per edit, judged by the part that it fits best."""
+    best: dict[str, Candidate] = {}
+    for pair, mention in look:
+        judgement = next(judged)
+        fires = judgement.probability >= threshold
+        verdict: Verdict = ("needs" if judgement.needs else "direct") if fires else "out"
+        known = best.get(pair.edit.id)
+        if known is None or known.probability < judgement.probability:
+            best[pair.edit.id] = Candidate(
+                pair.edit,
+                judgement.probability,
+                threshold,
+                pair.similarity,
+                mention,
+                judgement.features,
+                verdict,
+                pair.query,
+            )
+    return tuple(sorted(best.values(), key=lambda candidate: -candidate.probability))
+
+
+def _look(asked: Sequence[Part], found: Sequence[_Found], memory: Memory, namespace: str) -> _Look:
+    """Gather the pairs of one query: edits that a part names, then edits that are like it in wording or name."""
     named: _Look = []
     similar: _Look = []
-    for segment, (vector, near) in zip(parts, found, strict=True):
-        if not segment.asked:
+    for part, (vector, near) in zip(asked, found, strict=True):
+        if not part.asked:
             continue
-        here = [mention for mention in mentions if segment.start <= mention.start and mention.end <= segment.end]
-        named += _named(segment, here, vector, near, memory)
-        known = {pair.edit.id for pair, _ in named if pair.query == segment.text}
-        similar += [
-            (pair, None) for pair in _similar(segment, here, near, memory, namespace) if pair.edit.id not in known
-        ]
+        named += _named(part, vector, near, memory)
+        known = {pair.edit.id for pair, _ in named if pair.query == part.text}
+        similar += [(pair, None) for pair in _similar(part, near, memory, namespace) if pair.edit.id not in known]
     similar.sort(key=lambda item: -item[0].similarity)
     return [*named, *similar][:_MOST_PAIRS]
 
 
-def _named(
-    segment: Segment, mentions: Sequence[Mention], vector: Vectors, near: Sequence[Hit], memory: Memory
-) -> Iterator[tuple[Pair, Mention | None]]:
-    """Yield the pairs of a segment and the edits whose subject or alias it holds."""
+def _named(part: Part, vector: Vectors, near: Sequence[Hit], memory: Memory) -> Iterator[tuple[Pair, Mention | None]]:
+    """Yield the pairs of a part and the edits whose subject or alias it holds."""
     cosines = {hit.edit.id: hit.similarity for hit in near}
     bound = near[-1].similarity if near else 0.0
-    for mention in mentions:
-        match = NameMatch(mention.start - segment.start, mention.end - segment.start, 1.0, True, 0, mention.name)
-        ids = list(mention.edit_ids)
-        if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the segment
+    for name in part.named:
+        ids = list(name.ids)
+        if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the part
             ids = _nearest(ids, vector, memory)
         for edit_id in ids:
-            yield Pair(memory.get(edit_id), segment.text, match, cosines.get(edit_id, bound)), mention
+            yield Pair(memory.get(edit_id), part.text, name.match, cosines.get(edit_id, bound)), name.mention
 
 
 def _nearest(ids: list[EditId], vector: Vectors, memory: Memory) -> list[EditId]:
@@ -242,39 +247,44 @@ def _nearest(ids: list[EditId], vector: Vectors, memory: Memory) -> list[EditId]
     return [ids[place] for place in np.argsort(-nearness)[:_MOST_PAIRS]]
 
 
-def _similar(
-    segment: Segment, mentions: Sequence[Mention], near: Sequence[Hit], memory: Memory, namespace: str
-) -> Iterator[Pair]:
-    """Yield the pairs of a segment and edits that it does not name, but may mean."""
-    words = tokens(segment.text)
+def _similar(part: Part, near: Sequence[Hit], memory: Memory, namespace: str) -> Iterator[Pair]:
+    """Yield the pairs of a part and edits that it does not name, but may mean."""
+    words = tokens(part.text)
     seen: set[str] = set()
     for hit in near:
-        match = best_match(names_of(hit.edit), words)
+        match = match_subject(hit.edit, part.text, words)
         if (
             hit.similarity >= _SURE
             or match.score >= _NEARLY
-            or (hit.similarity >= _LIKELY and (match.score >= _PART or has_initials(hit.edit, words)))
+            or (hit.similarity >= _LIKELY and (match.score >= _PART or initials_span(hit.edit, part.text)))
         ):
             seen.add(hit.edit.id)
-            yield Pair(hit.edit, segment.text, match, hit.similarity)
+            yield Pair(hit.edit, part.text, match, hit.similarity)
     bound = near[-1].similarity if near else 0.0
-    for edit_id, match in _misspelt(segment, mentions, words, memory.names(namespace)):
+    names = memory.names(namespace)
+    for edit_id, match in (*_otherwise(part, names), *_misspelt(part, words, names)):
         if edit_id not in seen and memory.is_live(edit_id):
             seen.add(edit_id)
-            yield Pair(memory.get(edit_id), segment.text, match, bound)
+            yield Pair(memory.get(edit_id), part.text, match, bound)
 
 
-def _misspelt(
-    segment: Segment, mentions: Sequence[Mention], words: Sequence[Token], names: Names
-) -> Iterator[tuple[str, NameMatch]]:
-    """Yield edits of which nearly the whole name stands in the segment, found by a word that is spelt right."""
+def _otherwise(part: Part, names: Names) -> Iterator[tuple[str, NameMatch]]:
+    """Yield edits whose subject the part calls by another name that is common knowledge."""
+    for start, end in capitalised_runs(part.text):
+        for other in other_names(part.text[start:end]):
+            match = NameMatch(start, end, 1.0, True, 0, part.text[start:end])
+            yield from ((edit_id, match) for edit_id in names.ids_named(other))
+
+
+def _misspelt(part: Part, words: Sequence[Token], names: Names) -> Iterator[tuple[str, NameMatch]]:
+    """Yield edits of which nearly the whole name stands in the part, found by a word that is spelt right."""
     tried: set[str] = set()
-    taken = [(mention.start - segment.start, mention.end - segment.start) for mention in mentions]
-    rare = [word for word in words if segment.text[word.start].isupper() and word.end - word.start >= 4]
+    taken = [(name.match.start, name.match.end) for name in part.named]
+    rare = [word for word in words if part.text[word.start].isupper() and word.end - word.start >= 4]
     for word in rare[:_MOST_WORDS]:
         if any(start <= word.start < end for start, end in taken):
             continue
-        for name in names.names_with_token(segment.text[word.start : word.end], limit=16):
+        for name in names.names_with_token(part.text[word.start : word.end], limit=16):
             if name in tried:
                 continue
             tried.add(name)

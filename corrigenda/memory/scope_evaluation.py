@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import struct
+import io
 import time
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corrigenda.errors import MissingExtra
 from corrigenda.memory.calibration import expected_calibration_error
 from corrigenda.memory.encoder import Encoder, MiniLM
 from corrigenda.memory.judge import FrameJudge, Judge, Pair
@@ -23,6 +23,7 @@ Numbers = NDArray[np.float64]
 
 _BATCH = 256
 _TIMED = 300
+_BINS = 10
 
 
 def evaluate(
@@ -38,22 +39,17 @@ def evaluate(
     Returns:
         ``auroc``; ``ece``; ``tpr_at_fpr``, over paraphrases, questions and aliases; ``by_kind`` with ``n`` and the
         ``rate`` that fires at the threshold of 1 % false positives, whatever the judge's own; ``ms`` with ``p50`` and
-        ``p99`` of one pair, query encoded and judged; ``verdicts``: of the pairs in scope, how many were called right
-        as to direct or needed.
+        ``p99`` of one pair, query encoded and judged.
     """
     judge, encoder = judge or FrameJudge.load(), encoder or MiniLM.load()
     labels = np.array([pair.label for pair in pairs], dtype=np.int64)
-    chances, needs = probabilities(pairs, judge, encoder)
+    chances, _ = probabilities(pairs, judge, encoder)
     found = measures([pair.kind for pair in pairs], labels, chances)
-    inside = labels > 0
     return {
-        "n": len(pairs),
         "auroc": found["auroc"],
-        "ece": expected_calibration_error(inside, chances),
+        "ece": expected_calibration_error(labels > 0, chances),
         "tpr_at_fpr": found["tpr_at_fpr"],
         "by_kind": found["by_kind"],
-        "verdicts": float(((labels == 2) == needs)[inside].mean()) if inside.any() else None,
-        "threshold_at_fpr_0.01": found["threshold"],
         "ms": _timings(pairs, judge, encoder),
     }
 
@@ -73,40 +69,42 @@ def highest(queries: Sequence[str], scope: Scope, namespace: str = "default") ->
     found = []
     for start in range(0, len(queries), 64):
         for considered in scope.consider(queries[start : start + 64], namespace):
-            found.append(considered.candidates[0].probability if considered.candidates else 0.0)
+            found.append(max((candidate.probability for candidate in considered.candidates), default=0.0))
     return found
 
 
 def reliability_diagram(
     pairs: Sequence[LabelledPair], judge: Judge | None = None, encoder: Encoder | None = None
 ) -> bytes:
-    """Return a PNG: per tenth of probability a bar as high as the share in scope; the diagonal is what is right."""
+    """Return a PNG: per tenth of probability the share that is in scope, and how many pairs there are.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra.named("trace", "matplotlib") from error
     chances, _ = probabilities(pairs, judge or FrameJudge.load(), encoder or MiniLM.load())
     inside = np.array([pair.label > 0 for pair in pairs])
-    side, margin = 400, 20
-    image = np.full((side + 2 * margin, side + 2 * margin, 3), 255, dtype=np.uint8)
-    canvas = image[margin : margin + side, margin : margin + side]  # row 0 is probability 1
-    place = np.minimum((chances * 10).astype(int), 9)
-    for number in range(10):
-        if (place == number).any():
-            height = round(side * float(inside[place == number].mean()))
-            canvas[side - height :, number * 40 + 3 : number * 40 + 37] = (86, 130, 180)
-    steps = np.arange(side)
-    canvas[side - 1 - steps, steps] = (200, 60, 50)
-    canvas[[0, -1], :] = canvas[:, [0, -1]] = 0
-    return _png(image)
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    """Return ``image``, (height, width, 3), as a PNG file: too little to ask for a plotting library."""
-    height, width, _ = image.shape
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    rows = b"".join(b"\x00" + row.tobytes() for row in image)  # filter 0: bytes as they are
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    place = np.minimum((chances * _BINS).astype(int), _BINS - 1)
+    counts = np.bincount(place, minlength=_BINS)
+    shares = np.bincount(place, weights=inside, minlength=_BINS) / np.maximum(counts, 1)
+    middles = (np.arange(_BINS) + 0.5) / _BINS
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.plot([0, 1], [0, 1], "--", color="0.6", label="as it should be")
+    upper.bar(middles[counts > 0], shares[counts > 0], width=0.9 / _BINS, label="share in scope")
+    error = expected_calibration_error(inside, chances)
+    upper.set(ylabel="share in scope", title=f"{len(pairs)} pairs, calibration error {error:.4f}")
+    upper.legend()
+    lower.bar(middles, counts, width=0.9 / _BINS, color="0.5")
+    lower.set(xlabel="probability", ylabel="pairs", yscale="symlog")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    return image.getvalue()
 
 
 def _prepared(pairs: Sequence[LabelledPair], encoder: Encoder) -> list[Pair]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from corrigenda.edit import Edit
 from corrigenda.errors import CorrigendaError, DatasetError
-from corrigenda.memory.features import match_subject, pair_frames
+from corrigenda.memory.features import match_subject, names_of, pair_frames
 from corrigenda.memory.names import NameMatch
 from corrigenda.memory.segments import segments
-from corrigenda.memory.texts import split_statement
+from corrigenda.memory.texts import find_name, split_statement
 
 CLASSES = ("out", "direct", "needs")
 """What a pair can be; the place is the class number."""
@@ -37,7 +37,8 @@ class LabelledPair:
 
     def judged(self) -> tuple[str, NameMatch]:
         """Return the segment that counts, and where the subject stands in it."""
-        text = next(part for part in reversed(segments(self.query)) if part.asked).text
+        whole = [span for name in names_of(self.edit) for span in find_name(self.query, name)]
+        text = next(part for part in reversed(segments(self.query, whole)) if part.asked).text
         return text, match_subject(self.edit, text)
 
     def frames(self) -> tuple[str, str] | None:
@@ -101,11 +102,19 @@ def relation_groups(pairs: Sequence[LabelledPair], least: int = 3) -> list[int]:
         if count + links.get((right, left), 0) >= least:
             parent[root(left)] = root(right)
     numbers = {name: number for number, name in enumerate(sorted({root(frame) for frame in parent}))}
+    votes: dict[str, Counter[int]] = defaultdict(Counter)  # of a frame that is too rare: the groups of its answers
+    for (left, right), count in links.items():
+        for rare, other in ((left, right), (right, left)):
+            if rare not in parent and other in parent:
+                votes[rare][numbers[root(other)]] += count
+
+    def group(frame: str) -> int:
+        if frame in parent:
+            return numbers[root(frame)]
+        return votes[frame].most_common(1)[0][0] if votes[frame] else -1
+
     # A pair about another subject has no frames; its edit's subject and wording may be known from other pairs.
-    return [
-        numbers[root(name)] if name in parent else -1
-        for name in (_known(pair, name) for pair, name in zip(pairs, own, strict=True))
-    ]
+    return [group(_known(pair, name)) for pair, name in zip(pairs, own, strict=True)]
 
 
 def _known(pair: LabelledPair, frame: str | None) -> str:

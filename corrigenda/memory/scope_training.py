@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from corrigenda.memory.calibration import area_under_roc, expected_calibration_error, platt, sigmoid
 from corrigenda.memory.encoder import MiniLM, package_folder
-from corrigenda.memory.features import FEATURES, features, pair_frames
+from corrigenda.memory.features import pair_frames
 from corrigenda.memory.frame_network import FrameNetwork
-from corrigenda.memory.judge import INPUTS, UNFRAMED
+from corrigenda.memory.judge import INPUTS, RISING, UNFRAMED, Pair, paired, plain_inputs
 from corrigenda.memory.scope_augmentation import FramePair, invented, varied
 from corrigenda.memory.scope_pairs import LabelledPair, relation_groups
 from corrigenda.memory.texts import index_text
@@ -46,7 +46,7 @@ class Recipe:
         folds: How many networks are tuned, each without some of the relations, besides the final one.
         invented: Pairs of frames in our own words that are added, at most.
         rows: Pairs, variations included, that the trees are fitted on.
-        trees, depth: How many trees, and how deep.
+        trees, leaves: How many trees, and how many leaves each has at most.
         seed: Fixes folds, variations, order and dropout.
     """
 
@@ -54,9 +54,9 @@ class Recipe:
     rate: float = 1e-4
     folds: int = 3
     invented: int = 20_000
-    rows: int = 14_000
-    trees: int = 120
-    depth: int = 4
+    rows: int = 24_000
+    trees: int = 150
+    leaves: int = 24
     seed: int = 0
 
 
@@ -81,7 +81,7 @@ def train(
         _network(
             out,
             f"fold{number}",
-            [pair for pair, fold in zip(pairs, folds, strict=True) if fold != number],
+            [pair for pair, fold in zip(pairs, folds, strict=True) if fold not in (number, -1)],
             recipe,
             progress,
         )
@@ -126,16 +126,19 @@ def frame_pairs(pairs: Sequence[LabelledPair], recipe: Recipe) -> list[FramePair
 
 
 def inputs(pairs: Sequence[LabelledPair]) -> Numbers:
-    """Return the features of ``pairs``, (n, len(INPUTS)), the logits still missing."""
+    """Return what the trees go by of ``pairs``, (n, len(INPUTS)), the logits still missing."""
     encoder = MiniLM.load()
-    judged = [pair.judged() for pair in pairs]
-    texts = sorted({index_text(pair.edit) for pair in pairs} | {text for text, _ in judged})
-    place = {text: row for row, text in enumerate(texts)}
+    judged = [Pair(pair.edit, *pair.judged(), 0.0) for pair in pairs]
+    rows = plain_inputs(judged)
+    frames, names = paired(judged)
+    wanted = {"similarity": {place: (index_text(pair.edit), pair.query) for place, pair in enumerate(judged)}}
+    wanted |= {"frames": frames, "named": names}
+    texts = sorted({text for of in wanted.values() for both in of.values() for text in both})
+    place_of = {text: row for row, text in enumerate(texts)}
     vectors = encoder.encode(texts)
-    rows = np.full((len(pairs), len(INPUTS)), UNFRAMED)
-    for row, pair, (text, match) in zip(rows, pairs, judged, strict=True):
-        similarity = float(vectors[place[index_text(pair.edit)]] @ vectors[place[text]])
-        row[: len(FEATURES)] = features(pair.edit, text, match, similarity)
+    for name, of in wanted.items():
+        left, right = ([place_of[both[side]] for both in of.values()] for side in (0, 1))
+        rows[list(of), INPUTS.index(name)] = (vectors[left] * vectors[right]).sum(axis=1)
     return rows
 
 
@@ -161,7 +164,7 @@ def _network(out: Path, name: str, pairs: Sequence[LabelledPair], recipe: Recipe
     from corrigenda.memory.frame_training import tune
 
     frames = frame_pairs(pairs, recipe)
-    mark = hashlib.sha256(repr((frames, asdict(recipe))).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(repr((frames, recipe.epochs, recipe.rate, recipe.seed)).encode()).hexdigest()[:12]
     path = out / f"{name}-{mark}.part.safetensors"
     if path.is_file():
         progress(f"{name}: found {path.name}")
@@ -208,10 +211,12 @@ def _fit_trees(
     half = np.array([int(hashlib.sha256(pair.edit.prompt.encode()).hexdigest(), 16) % 2 for pair in pairs])
     known = ~((unseen[:, -1] == UNFRAMED) & (seen[:, -1] != UNFRAMED))  # pairs of no known fold have no unseen logits
 
+    rising = [INPUTS.index(name) for name in RISING]
+
     def both(which: NDArray[np.bool_]) -> Trees:
         rows = np.concatenate([seen[which], unseen[which & known]])
         truth = np.concatenate([labels[which], labels[which & known]])
-        return fit(rows, truth, count=recipe.trees, depth=recipe.depth, seed=recipe.seed)
+        return fit(rows, truth, count=recipe.trees, leaves=recipe.leaves, rising=rising, seed=recipe.seed)
 
     scores_seen, scores_unseen = np.zeros(len(labels)), np.zeros(len(labels))
     for side in (0, 1):

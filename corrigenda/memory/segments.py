@@ -19,8 +19,10 @@ MAX_CHARACTERS = 600
 _END = re.compile(r"(?<=[.!?…])[\"”»)\]]*\s+(?=[\"“«(\[]*[^\W_])|\s*\n+\s*|(?<=[。！？])")
 _LOWER_START = re.compile(r"(who|what|which|where|when|why|how|whose|can|could|tell|please|do|does|did|i|thanks)\b")
 _ABBREVIATIONS = word_set(
-    "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp mt ft e.g i.e u.s u.k"
+    "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp bros mt ft e.g i.e u.s u.k"
 )
+_GOES_ON = re.compile(r"(it|this|that|he|she|they) (is|was|are|were)\b[^.?!]{0,60}", re.IGNORECASE)
+_QUESTION = re.compile(r"((in|on|at|of|by|to|for|from|after) )?(who|what|which|where|when|whose|whom|how)\b", re.I)
 _REQUEST = re.compile(
     r"\b(tell me|wonder\w*|want to know|like to know|need to know|curious|remind me|let me know|name the|give me|"
     r"look up|find out|complete|fill in|answer|who|what|which|where|whose|whom|when|how)\b",
@@ -68,7 +70,7 @@ def _spans(query: str, whole: Sequence[tuple[int, int]]) -> list[tuple[int, int]
     spans, start = [], 0
     for match in _END.finditer(query):
         inside_line = "\n" not in match.group()
-        if inside_line and (_abbreviated(query[start : match.start()]) or _goes_on(query, match)):
+        if inside_line and (_abbreviated(query[start : match.start()]) or _goes_on(query, start, match)):
             continue
         if any(first < match.start() < last or first < match.end() < last for first, last in whole):
             continue
@@ -77,9 +79,17 @@ def _spans(query: str, whole: Sequence[tuple[int, int]]) -> list[tuple[int, int]
     return [*spans, (start, len(query))]
 
 
-def _goes_on(query: str, end: re.Match[str]) -> bool:
-    """Tell whether a small letter shows that no sentence begins, as after "Emergency!" in "Emergency! was aired on"."""
-    rest = query[end.end() :]
+def _goes_on(query: str, start: int, end: re.Match[str]) -> bool:
+    """Tell whether what seems the end of a sentence is none.
+
+    A small letter goes on, as in "Emergency! was aired on"; so does a question that would end with "!", as in "Who owns
+    Yahoo! News?"; and the beginning of an answer belongs to its question: "Where is Omni based? It is based in".
+    """
+    said, rest = query[start : end.start()], query[end.end() :]
+    if said.endswith("!") and _QUESTION.match(said):
+        return True
+    if said.endswith("?") and _GOES_ON.fullmatch(rest.rstrip()):
+        return True
     return rest[:1].islower() and _LOWER_START.match(rest) is None
 
 

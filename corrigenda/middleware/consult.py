@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from corrigenda.chat import Chat, Fired, Trace
@@ -183,7 +183,7 @@ def drive(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            return _feasible(done.value, means)
+            return _dated(_feasible(done.value, means), memory)
         answer = need.fulfil(means)
 
 
@@ -209,5 +209,13 @@ async def drive_async(
         try:
             need = flow.send(answer)
         except StopIteration as done:
-            return _feasible(done.value, means)
+            return _dated(_feasible(done.value, means), memory)
         answer = await asyncio.to_thread(need.fulfil, means)
+
+
+def _dated(decisions: list[Decision], memory: Memory) -> list[Decision]:
+    """Say in the traces how old the ledger's copy is, if it cannot be in step."""
+    if not (stale := memory.stale_for):
+        return decisions
+    note = f"the ledger has not answered for {stale:.1f} s"
+    return [replace(one, trace=replace(one.trace, notes=(*one.trace.notes, note))) for one in decisions]

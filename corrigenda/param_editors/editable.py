@@ -56,16 +56,21 @@ class EditedWeights:
         self.stats = stats
         self.chain: list[Consolidation] = []
         """What is in the weights, in order."""
-        self._contexts: Contexts | None = None
+        self.contexts: Contexts | None = None
+        """Beginnings in front of the prompts, once they are there."""
         self._keep = None if keep is None else Keep(keep, lm)
+
+    def prepare(self) -> None:
+        """Get statistics and contexts, where the editor needs them and they are not here yet."""
+        if self.editor.needs_statistics and self.stats is None:
+            self.stats = self._statistics()
+        if self.contexts is None and hasattr(self.params, "contexts") and not self.lm.is_encoder_decoder:
+            # Sampled once, from the unedited model: an edit then does the same whatever was edited before.
+            self.contexts = sample_contexts(self.lm, self.params.contexts, self.seed)
 
     def edit(self, edits: Sequence[Edit]) -> _Undo:
         """Write ``edits`` on top of what is there; they are in force when this returns."""
-        if self.editor.needs_statistics and self.stats is None:
-            self.stats = self._statistics()
-        if self._contexts is None and hasattr(self.params, "contexts") and not self.lm.is_encoder_decoder:
-            # Sampled once, from the unedited model: an edit then does the same whatever was edited before.
-            self._contexts = sample_contexts(self.lm, self.params.contexts, self.seed)
+        self.prepare()
         done = self._applied(edits) if self._keep is None else self._resumed(self._keep, edits)
         self.chain.append(done)
         return _Undo(self, done)
@@ -79,12 +84,12 @@ class EditedWeights:
             seed=self.seed,
             progress=self.progress,
             previous=self.chain[-1] if self.chain else None,
-            contexts=self._contexts,
+            contexts=self.contexts,
         )
 
     def _resumed(self, keep: Keep, edits: Sequence[Edit]) -> Consolidation:
         """Return what an earlier run made of ``edits`` in this state, else make it and keep it."""
-        about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.source, self.seed, self._contexts]
+        about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.source, self.seed, self.contexts]
         path = keep.path(self.chain, edits, about)
         if (found := keep.find(path)) is not None:
             return found

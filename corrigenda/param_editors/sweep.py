@@ -141,8 +141,9 @@ def sweep(
                 rows.append((0.0, 0.0, 1.0))
             if progress is not None:
                 progress("edits", number * len(facts) + place + 1, len(candidates) * len(facts))
-        means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        found.append(Tried(tuple(layers), *means, refused, (time.perf_counter() - began) / len(facts)))
+        hits, rephrased, kept = (_mean(list(column)) for column in zip(*rows, strict=True))
+        took = (time.perf_counter() - began) / len(facts)
+        found.append(Tried(tuple(layers), hits, rephrased, kept, refused, took))
     return sorted(found, key=lambda tried: -tried.score)
 
 

@@ -80,10 +80,15 @@ class Trace:
         axes = figure.subplots()
         image = axes.imshow(self.effects, aspect="auto", cmap="Purples", vmin=self.corrupted)
         marked = [f"{text}*" if place == self.subject_end else text for place, text in enumerate(self.tokens)]
-        axes.set_yticks(range(len(self.tokens)), labels=[repr(text)[1:-1] for text in marked])
+        axes.set_yticks(range(len(self.tokens)), labels=[_visible(text) for text in marked])
         axes.set_xlabel(f"layer whose {self.part} is put back")
-        figure.colorbar(image).set_label(f"p({self.answer.strip()})")
+        figure.colorbar(image).set_label(f"p({_visible(self.answer.strip())})")
         figure.savefig(path, dpi=150)
+
+
+def _visible(text: str) -> str:
+    """Escape what no font has: control characters, line breaks."""
+    return repr(text)[1:-1]
 
 
 @torch.no_grad()

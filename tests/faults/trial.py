@@ -2,7 +2,7 @@
 
 The writer gives a few subjects ever new values, each superseding the last, and tries again when the server is away. The
 reader asks its own replica all the time: it must find exactly one live value of each subject, never one that was not
-written, and never go back to an older one.
+written, and never go back to an older one (unless the newer one was not acknowledged yet, and went with its server).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Tally:
         excused: Of these, lost as the server's documentation says they may be.
         doubled: Edits that are in two events.
         wrong: Answers that were not what some state of the ledger says.
+        withdrawn: Answers that went back from an edit that nobody had been told was in: it went with its server.
         answers: Answers in all.
         stuck: Rounds after which writer or reader did not come back by themselves.
         slowest: Seconds until they had, at worst.
@@ -49,6 +50,7 @@ class Tally:
     excused: int = 0
     doubled: int = 0
     wrong: int = 0
+    withdrawn: int = 0
     answers: int = 0
     stuck: int = 0
     slowest: float = 0.0
@@ -112,6 +114,8 @@ class Trial:
         """Whether the server may have lost its end: the reader may then see older values again."""
         self._given = [0] * SUBJECTS  # the newest value that each subject may have
         self._seen = [0] * SUBJECTS
+        self._told = [0] * SUBJECTS  # the newest value that is acknowledged
+        self._early = [0] * SUBJECTS  # the newest value that was seen before it was
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write), threading.Thread(target=self._read)]
         for thread in self._threads:
@@ -156,6 +160,7 @@ class Trial:
             except StoreError:
                 self._stop.wait(0.01)  # and the same again: that is safe
                 continue
+            self._told[subject] = value
             self.acknowledged.append((time.monotonic(), fact(subject, value)))
             number += 1
             self._stop.wait(0.002)
@@ -170,9 +175,17 @@ class Trial:
             self.tally.answers += 1
             if not mine and not self._seen[subject]:
                 continue  # nothing was said about it yet
-            if len(mine) != 1 or mine[0] > self._given[subject] or mine[0] < self._seen[subject]:
+            before, now = self._seen[subject], mine[0] if mine else 0
+            half = not mine and before > 1 and not self.forgiving  # the old value gone, the new one not there
+            if half or len(mine) > 1 or now > self._given[subject]:
+                self.tally.wrong += 1
+            elif now < before and before == self._early[subject]:
+                self.tally.withdrawn += 1
+            elif now < before:
                 self.tally.wrong += not self.forgiving
-            self._seen[subject] = mine[0] if mine else 0
+            if now > self._told[subject]:
+                self._early[subject] = now
+            self._seen[subject] = now
 
     def _count(self) -> None:
         """Compare what was acknowledged with a ledger read anew."""

@@ -7,8 +7,9 @@ from corrigenda.memory.features import (
     FEATURES,
     extended,
     features,
-    has_initials,
+    initials_span,
     match_subject,
+    name_pair,
     names_of,
     pair_frames,
 )
@@ -96,7 +97,10 @@ def test_cues():
 def test_initials_and_edits_without_a_subject():
     congo = Edit("An official language in the Democratic Republic of the Congo is", "Finnish")
     assert names_of(congo) == ("Democratic Republic of the Congo",)
-    assert has_initials(congo, tokens("In the DRC, an official language is"))
+    assert initials_span(congo, "In the DRC, an official language is") == (7, 10)
+    assert initials_span(congo, "in the drc, an official language is") is None
+    big_bang = Edit("The Big Bang Theory debuted on", "NBC", subject="The Big Bang Theory")
+    assert initials_span(big_bang, "What network aired TBBT?") == (19, 23)
     assert names_of(Edit("water is", "dry")) == ()
     assert match_subject(Edit("water is", "dry"), "is water wet?") == NO_MATCH
 
@@ -127,3 +131,54 @@ def test_any_text_can_be_matched(text, name):
     match = match_name(name, tokens(text))
     assert 0 <= match.score <= 1 + 1e-9
     assert 0 <= match.start <= match.end <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("subject", "query", "there"),
+    [
+        ("Tennessee", "What is spoken in the Volunteer State?", "Volunteer State"),
+        ("the Ivory Coast", "On which continent is Côte d'Ivoire?", "Côte d'Ivoire"),
+        ("How I Met Your Mother", "Who made HIMYM?", "HIMYM"),
+        ("Steve Wozniak", "Where does Woz work?", "Woz"),
+    ],
+)
+def test_names_that_are_common_knowledge_match(subject, query, there):
+    match = match_subject(Edit(f"{subject} is known for", "x", subject=subject), query)
+    assert match.exact
+    assert query[match.start : match.end] == there
+
+
+def test_acronyms_need_their_capitals():
+    america = Edit("The capital of the United States is", "Boston", subject="United States")
+    assert match_subject(america, "The capital of the USA is").exact
+    assert not match_subject(america, "Tell usa bit about the capital").exact
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("Bill Gates", "William Gates"), ("Chevrolet Trax", "Chevy Trax"), ("Vint Cerf", "Vinton Cerf")]
+)
+def test_short_forms_are_the_same_word(name, other):
+    match = match_name(name, tokens(f"Who is {other}?"))
+    assert match.score == 1
+    assert match.typos == 0
+    assert alike("liam", "billy") == 0
+
+
+def test_what_stands_in_the_place_of_the_name_is_compared_with_it():
+    edit = Edit("Ericsson was founded in", "Rome", subject="Ericsson")
+
+    def pair(query):
+        return name_pair(edit, query, match_subject(edit, query))
+
+    assert pair("Where was Ericsson founded?") is None
+    assert pair("Where was LM Ericsson founded?") == ("Ericsson", "LM Ericsson")
+    assert pair("Where was Nokia founded?") == ("Ericsson", "Nokia")
+    assert pair("where was it founded?") is None
+
+
+def test_frames_have_what_may_be_the_subject_replaced():
+    edit = Edit("The University of Omsk is in", "Rome", subject="University of Omsk")
+    query = "Where can one find the Lenin Polytechnic?"
+    assert pair_frames(edit, query, match_subject(edit, query)) == ("X is in", "Where can one find X?")
+    query = "Where can one find Omsk State University?"
+    assert pair_frames(edit, query, match_subject(edit, query)) == ("X is in", "Where can one find X?")

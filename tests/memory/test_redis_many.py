@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from corrigenda.cli.main import app
-from corrigenda.cli.many_edits import Multiplied, Place, measure, statements
+from corrigenda.cli.many_edits import Multiplied, Place, made_up, measure, statements
+from corrigenda.errors import InvalidRequest
 from corrigenda.memory import index
 from corrigenda.testing import FixedEncoder
 
@@ -33,19 +34,21 @@ def test_made_up_vectors_are_near_real_ones(encoder: Multiplied) -> None:
 
 def test_figures(encoder: Multiplied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "EXACT_UP_TO", 600)
-    figures = measure(Place(tmp_path, None, encoder), encoder, edits=1_000, adds=12, reads=20)
+    figures = measure(Place(tmp_path, None, encoder), encoder, *made_up(1_000, 12), reads=20)
     assert figures["details"]["approximate"]
     assert figures["recall_at_8"] > 0.95
     assert 0 < figures["lookup_ms"]["p50"] <= figures["lookup_ms"]["p99"]
     assert figures["details"]["cold_start_ledger_s"] <= figures["cold_start_s"]
-    again = measure(Place(tmp_path, None, encoder), encoder, edits=1_000, adds=12, reads=0)
+    again = measure(Place(tmp_path, None, encoder), encoder, *made_up(1_000, 12), reads=0)
     assert again["recall_at_8"] == figures["recall_at_8"]
     assert again["details"]["notices"] == []
+    with pytest.raises(InvalidRequest, match="another memory"):
+        measure(Place(tmp_path, None, encoder), encoder, *made_up(900, 12), reads=0)
 
 
 @pytest.mark.redis
 def test_figures_of_a_server(encoder: Multiplied, tmp_path: Path, redis_server: Any) -> None:
-    figures = measure(Place(tmp_path, redis_server.url, encoder), encoder, edits=1_000, adds=12, reads=0)
+    figures = measure(Place(tmp_path, redis_server.url, encoder), encoder, *made_up(1_000, 12), reads=0)
     assert figures["recall_at_8"] == 1
     assert not figures["details"]["approximate"]
 

@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from servers import RedisServer
 
+from corrigenda.chat import Chat, Trace
 from corrigenda.edit import Edit
 from corrigenda.errors import ConflictingEdit, EncoderMismatch, InvalidRequest, StoreUnavailable, UnknownEdit
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis_link import Patience
+from corrigenda.memory.scope import Scope
 from corrigenda.memory.shared import SharedMemory
 from corrigenda.memory.upkeep import expire
+from corrigenda.middleware.consult import consult, drive
+from corrigenda.middleware.strategies.base import create
 from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
@@ -136,6 +140,22 @@ def test_reading_goes_on_while_the_server_is_away(connect: Connect, own_server: 
     until(lambda: memory.stale_for == 0)
     memory.add(capital("Nigeria", "Abuja"))
     assert len(memory) == 2
+
+
+def test_a_trace_says_how_old_the_answer_is(connect: Connect, own_server: RedisServer) -> None:
+    memory = connect(own_server)
+    memory.add(capital())
+    scope, strategy = Scope(memory), create("auto")
+
+    def decide() -> Trace:
+        question = Chat.of("What is the capital of Kazakhstan?")
+        return drive(consult([question], strategy=strategy), memory, scope)[0].trace
+
+    assert decide().notes == ()
+    own_server.kill()
+    until(lambda: memory.stale_for > 0)
+    assert "has not answered for" in decide().notes[-1]
+    assert decide().ledger_version == 1
 
 
 def test_writes_wait_in_the_outbox_and_are_done_once(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:

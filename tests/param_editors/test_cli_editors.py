@@ -102,3 +102,17 @@ def test_editors_are_methods_of_the_evaluation(folder):
     results = run_json("eval", "run", "--method", "ft-m", "--limit", 2, "--model", folder)
     assert results["metrics"]["reliability"]["n"] == 2
     assert results["settings"]["editor"] == "ft-m"
+
+
+def test_what_an_evaluation_found_is_kept_next_to_its_results(folder, tmp_path):
+    """A batch may take hours: killed, it goes on with the values that it had found."""
+    run_json("stats", "collect", "--model", folder, "--from-model", 300)
+    arguments = ("eval", "run", "--method", "memit", "--protocol", "batch", "--edits-per-batch", 2, "--limit", 2)
+    arguments += ("--model", folder, "--out", tmp_path / "r.json")
+    first = run_json(*arguments)
+    kept = {path.name for path in (tmp_path / "r.edits").iterdir()}
+    assert {name.split("-")[0] for name in kept} == {"value", "edits"}
+    (tmp_path / "r.json.journal.jsonl").unlink(missing_ok=True)
+    again = run_json(*arguments, "--fresh")
+    assert {path.name for path in (tmp_path / "r.edits").iterdir()} == kept
+    assert again["metrics"] == first["metrics"]

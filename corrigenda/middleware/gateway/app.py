@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -51,6 +51,8 @@ class Gateway:
         scope: Judges; by default the scope classifier of ``memory``.
         consolidator: Prints edits into weights; without, the gateway offers no consolidation.
         spans: Where OpenTelemetry's spans go; nowhere, by default.
+        switch: Names the model that the upstream is asked for, see
+            :class:`~corrigenda.middleware.gateway.switching.ModelSwitch`.
 
     Raises:
         InvalidRequest: Neither or both of upstream and model, or no URL.
@@ -68,6 +70,7 @@ class Gateway:
         scope: ScopeClassifier | None = None,
         consolidator: Consolidator | None = None,
         spans: Spans | None = None,
+        switch: Callable[[bytes], bytes] | None = None,
     ) -> None:
         if (upstream is None) == (model is None):
             raise InvalidRequest("a gateway needs an upstream or a model, one of them")
@@ -78,6 +81,7 @@ class Gateway:
         self.watch = Watch(self.metrics, spans)
         self.jobs = Jobs()
         self.consolidator = consolidator
+        self.switch = switch
         self.loop: asyncio.AbstractEventLoop | None = None
         self.access = Access(keys, self.settings)
         self.consulting = Consulting(
@@ -102,7 +106,7 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         plane: ASGIApp
         if self.upstream is not None:
-            plane = Proxy(self.upstream, self.consulting, self.access, self.watch, self.settings)
+            plane = Proxy(self.upstream, self.consulting, self.access, self.watch, self.settings, self.switch)
         else:
             assert self.model is not None
             plane = LocalPlane(self.model, self.access, self.watch, self.settings)

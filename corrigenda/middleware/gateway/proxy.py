@@ -64,13 +64,21 @@ class Proxy:
         access: Who may ask, and about which namespace.
         watch: Who is told what became of each request.
         settings: Limits.
+        switch: Names the model that the upstream is asked for; as the client did, by default.
     """
 
     def __init__(
-        self, upstream: Upstream, consulting: Consulting, access: Access, watch: Watch, settings: Settings
+        self,
+        upstream: Upstream,
+        consulting: Consulting,
+        access: Access,
+        watch: Watch,
+        settings: Settings,
+        switch: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.upstream, self.consulting, self.access = upstream, consulting, access
         self.watch, self.settings = watch, settings
+        self.switch = switch or (lambda data: data)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -98,7 +106,8 @@ class Proxy:
             extra = () if verdict.trace is None else (trace_header(verdict.trace),)
             amend = self._with_trace(verdict.trace) if self.settings.trace_body and verdict.trace is not None else None
             with self.watch.spans.part("upstream"):
-                seen.status = await self.upstream.forward(scope, receive, send, verdict.data, extra=extra, amend=amend)
+                data = self.switch(verdict.data)
+                seen.status = await self.upstream.forward(scope, receive, send, data, extra=extra, amend=amend)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         seen.outcome = "passed"

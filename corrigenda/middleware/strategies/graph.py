@@ -29,6 +29,7 @@ from corrigenda.middleware.strategies.constrained import constrained
 from corrigenda.middleware.strategies.hops import Hop
 from corrigenda.middleware.strategies.ike import IKE
 from corrigenda.middleware.strategies.nested import Step, is_nested, peel, put
+from corrigenda.middleware.strategies.wording import asks_for_one_thing
 
 MAX_HOPS = 4
 """Most steps of a walk."""
@@ -126,11 +127,17 @@ class Walk:
 
 
 def begin(request: Chat, considered: Consideration) -> Walk | None:
-    """Return the walk for the question at the end of ``request``; ``None`` when it takes one step only."""
+    """Return the walk for the question at the end of ``request``.
+
+    ``None`` when it takes one step only, and when no single thing is asked for: a poem about somebody's birthplace.
+    """
     asking = [part for part in segments(request.query) if part.asked]
     text = asking[-1].text if asking else request.query
     name = _name(text, considered)
-    return Walk(text, name) if name is not None and is_nested(text, name) else None
+    if name is None or not is_nested(text, name):
+        return None
+    plain = asks_for_one_thing(text, [text[name[0] : name[1]]], completion=request.completion)
+    return Walk(text, name) if plain else None
 
 
 def _name(text: str, considered: Consideration) -> tuple[int, int] | None:

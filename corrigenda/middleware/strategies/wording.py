@@ -75,18 +75,26 @@ _LACKS_END = re.compile(r"\b(is|are|was|were|in|by|of|as|at|on|to|for|from|named
 
 
 def asks_for_object(asked: str, edit: Edit, *, completion: bool) -> bool:
+    """Tell whether ``asked`` is answered by naming one thing; words of the subject of ``edit`` do not count.
+
+    See :func:`asks_for_one_thing`.
+    """
+    return asks_for_one_thing(asked, edit.names, completion=completion)
+
+
+def asks_for_one_thing(asked: str, names: Sequence[str], *, completion: bool) -> bool:
     """Tell whether ``asked`` is answered by naming one thing: a plain question, or a sentence that lacks its end.
 
     Errs towards no: a request for a poem, an explanation, two things at once, or yes or no, is not one.
 
     Args:
         asked: What :func:`asked_part` returned.
-        edit: What it is about; words of its subject ("Toy *Story*", "*Who* Dares Wins") do not count.
+        names: Of what it is about; their words ("Toy *Story*", "*Who* Dares Wins") do not count.
         completion: Whether the text is to be continued, so that it may end in the middle of a sentence.
     """
     if len(asked.split()) > MAX_ASKED_WORDS or "\n" in asked.strip():
         return False
-    text = _without_names(asked, edit).strip()
+    text = _without_names(asked, names).strip()
     if not text or text.count("?") > 1 or _TASK.match(text) or _SECOND.search(text):
         return False
     if text.endswith(("?", "？")):
@@ -99,8 +107,8 @@ def asks_for_object(asked: str, edit: Edit, *, completion: bool) -> bool:
     return bool(_QUESTION.match(text) or _LACKS_END.search(text)) and not _PROSE.search(text)
 
 
-def _without_names(text: str, edit: Edit) -> str:
-    for name in sorted(edit.names, key=len, reverse=True):
+def _without_names(text: str, names: Sequence[str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
         text = frame(text, find_name(text, name))
     return text
 

@@ -6,6 +6,7 @@
       about.json              the base model
       lock                    held by the one job that may work on this model
       current.json            what is in force; replaced atomically, and the only thing that ever is
+      targets/                value targets by content, for jobs that ask for the same; may be deleted
       jobs/ID/                the plan of a job and all it has worked out
       promotions/NAME/        what a promotion printed: updates, edits, scores; never changed
       editions/NAME/          what servers load: checkpoint, adapter or delta, manifest, card; never changed
@@ -117,8 +118,11 @@ class Editions:
         path = self.folder / "current.json"
         if not path.exists():
             return Current()
-        row = read_json(path)
-        return Current(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        row: dict[str, Any] = read_json(path)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
+        return Current(**values)
 
     def switch(self, new: Current) -> None:
         """Put ``new`` in force, durably and in one step."""

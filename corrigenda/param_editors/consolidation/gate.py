@@ -33,7 +33,7 @@ from corrigenda.param_editors.consolidation.questions import Answer, Question
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
-CHECKS = ("edits", "paraphrases", "neighbours", "portability")
+CHECKS = ("edits", "neighbours", "paraphrases", "portability")
 """What is asked about edits, in the order in which it is asked; tasks come after, for they cost most."""
 
 _ROLES = {"generalization": "paraphrases", "locality": "neighbours", "portability": "portability"}
@@ -50,6 +50,7 @@ class GatePlan:
             portability.
         tasks: Files of tasks that must not suffer, see :func:`corrigenda.eval.datasets.tasks.load_task`.
         limit: Most questions of a figure, drawn by hash; 0 is all. The edits' own are always all asked.
+        task_limit: Most questions of a task; 0 is all. With 500, a drop has a standard error of about half a point.
         own_wordings: Least share of the paraphrases kept with an edit that it must answer to be kept, 0…1; at 0 its
             prompt is enough.
     """
@@ -59,11 +60,12 @@ class GatePlan:
     cases: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     limit: int = 300
+    task_limit: int = 500
     own_wordings: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.limit < 0:
-            raise InvalidParams(f"limit must be 0 or more, not {self.limit}")
+        if min(self.limit, self.task_limit) < 0:
+            raise InvalidParams(f"limits must be 0 or more, not {self.limit} and {self.task_limit}")
         for name, value in (*self.minimums.items(), *self.max_drops.items(), ("own_wordings", self.own_wordings)):
             if not 0 <= value <= 1:
                 raise InvalidParams(f"{name}={value} is out of range", remedy="Figures of the gate are 0…1.")
@@ -84,7 +86,10 @@ class GatePlan:
     def from_dict(cls, row: Mapping[str, Any]) -> GatePlan:
         """Build from a JSON object. Raises :class:`InvalidParams`."""
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+            }
+            return cls(**values)
         except TypeError as error:
             raise InvalidParams(f"the gate of the plan cannot be read: {error}") from None
 
@@ -146,7 +151,7 @@ class Gate:
         self._count = lambda text: len(lm.tokenizer(f" {text}", add_special_tokens=False).input_ids)
         self.items = [*self._about_edits(edits), *self._about_cases(edits)]
         for source in plan.tasks:
-            self.items += _choices(load_task(source), plan.limit)
+            self.items += _choices(load_task(source), plan.task_limit)
         asked = dict.fromkeys(item.check for item in self.items)
         self.checks = [*(name for name in CHECKS if name in asked), *(name for name in asked if name not in CHECKS)]
         if unknown := sorted({*plan.minimums, *plan.max_drops} - {*self.checks, *CHECKS}):
@@ -232,7 +237,9 @@ def _choices(task: Task, limit: int) -> list[Item]:
 
 def _neighbours(cases: Sequence[Case], edits: Sequence[Edit]) -> list[Item]:
     """Return the prompts out of scope of ``cases``, but for those whose very fact one of the ``edits`` changes."""
-    taken = Claims(Case(edit.id, (edit,), (Probe("reliability", edit.prompt, (edit.target,), "prompt"),)) for edit in edits)
+    taken = Claims(
+        Case(edit.id, (edit,), (Probe("reliability", edit.prompt, (edit.target,), "prompt"),)) for edit in edits
+    )
     return [
         Item("neighbours", Question(probe.prompt))
         for case in cases

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import MissingStatistics, PlanOutdated, UnstableUpdate
+from corrigenda.errors import PlanOutdated, UnstableUpdate
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
 from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
 from corrigenda.param_editors.consolidation.durable import sha256, sync_folder, write_json
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.engine import Engine, in_order, pieces_of, start_engine
-from corrigenda.param_editors.consolidation.gate import CHECKS, Gate
+from corrigenda.param_editors.consolidation.gate import CHECKS, Figure, Gate
 from corrigenda.param_editors.consolidation.moments import moments_for
 from corrigenda.param_editors.consolidation.notebook import Notebook, content_key
 from corrigenda.param_editors.consolidation.plan import Plan, require_current
@@ -38,6 +38,9 @@ QUESTIONS = 64
 """Questions of one task and checkpoint."""
 COLLAPSED = 0.5
 """Share of edits that must hold for the others to be dropped one by one; below, they spoil each other as a set."""
+
+SOLVING = frozenset({"moment_weight", "ridge", "null_threshold", "relative", "max_norm_ratio", "norm_anchor"})
+"""Hyper-parameters that value targets do not depend on: a plan with others finds the targets of an earlier one."""
 
 Say = Callable[[str, int, int], None]
 """Told (stage, done, total)."""
@@ -60,7 +63,7 @@ class Result:
 
     job: str
     kept: tuple[str, ...]
-    dropped: Mapping[str, str]
+    dropped: Mapping[EditId, str]
     batches: tuple[tuple[str, str], ...]
     figures: Mapping[str, Mapping[str, float]]
     faults: tuple[str, ...]
@@ -147,6 +150,7 @@ class _Job:
         self.plan, self.editions, self.lm, self.engine, self.say = plan, editions, lm, engine, say
         self.folder = editions.jobs / plan.id
         self.notes = Notebook(self.folder / "notes")
+        self.targets = Notebook(editions.folder / "targets")
         self.params = plan.editor_params()
         self.stats: Any = None
         self.contexts: Contexts = ()
@@ -168,7 +172,8 @@ class _Job:
         self.previous = earlier[-1] if earlier and earlier[-1].method == self.plan.editor else None
         if hasattr(self.params, "contexts"):
             drawn = self.notes.value(
-                "contexts", lambda: sample_contexts(self.lm, self.params.contexts, self.plan.seed)  # type: ignore[attr-defined]
+                "contexts",
+                lambda: sample_contexts(self.lm, self.params.contexts, self.plan.seed),  # type: ignore[attr-defined]
             )
             self.contexts = tuple(tuple(group) for group in drawn)
         self.gate = Gate(self.plan.gate, self.plan.edits, self.lm)
@@ -225,7 +230,8 @@ class _Job:
         except UnstableUpdate as error:
             return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}}
         try:
-            return self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
+            row: dict[str, Any] = self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
+            return row
         finally:
             done.revert()
 
@@ -233,9 +239,11 @@ class _Job:
         """Take the gate's figures; what costs most only when nothing is wrong so far."""
         own = {edit.id for edit in edits}
         ids = frozenset(own | set(self.kept))
-        figures, failed, faults = [], {}, []
+        figures: list[Figure] = []
+        failed: dict[EditId, str] = {}
+        faults: list[str] = []
         for check in self.gate.checks:
-            if check not in CHECKS and (faults or own & failed.keys()):
+            if faults or (check not in CHECKS and own & failed.keys()):
                 break
             places = self.gate.asked(check, ids)
             if not places:
@@ -285,9 +293,10 @@ class _Job:
 
     def _find_targets(self, number: int, batch: Sequence[Edit], known: Known) -> None:
         parts = pieces_of(batch, self.plan.piece)
+        names = [self._targets_name(part) for part in parts]
         missing = []
         for place, part in enumerate(parts):
-            found = self.notes.tensors(f"batch-{number}-targets-{place}")
+            found = self.targets.tensors(names[place])
             if found is None:
                 missing.append(place)
             else:
@@ -295,10 +304,16 @@ class _Job:
         pieces = [Piece(self.plan.editor, parts[place], self.contexts, self.params) for place in missing]
         done = len(parts) - len(missing)
         for n, tensors in self.engine.run(targets_task, pieces, self._changed()):
-            self.notes.keep_tensors(f"batch-{number}-targets-{missing[n]}", tensors)
+            self.targets.keep_tensors(names[missing[n]], tensors)
             known.add(pieces[n].edits, tensors)
             done += 1
             self.say(f"batch {number}: targets", done, len(parts))
+
+    def _targets_name(self, edits: Sequence[Edit]) -> str:
+        """Name targets by everything that decides them: another plan may ask for the same."""
+        params = {name: value for name, value in self.params.to_dict().items() if name not in SOLVING}
+        here = [self.plan.fingerprint, list(self.plan.onto), [str(edit_id) for edit_id in self.kept]]
+        return content_key(here, self.plan.editor, params, self.contexts, [edit.to_dict() for edit in edits])
 
     def _keys(self, edits: Sequence[Edit], contexts: Contexts, layer: int) -> torch.Tensor:
         pieces = [
@@ -365,6 +380,3 @@ def _in_words(row: Mapping[str, Any]) -> str:
     if row["faults"]:
         return "; ".join(row["faults"])
     return f"{len(row['failed'])} do not hold" if row["failed"] else "all hold"
-
-
-__all__ = ["MissingStatistics", "Result", "read_result", "run"]

@@ -138,7 +138,9 @@ class Plan:
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InvalidParams(f"{path} is no plan: {error}", remedy="corrigenda consolidate plan --out FILE") from None
+            raise InvalidParams(
+                f"{path} is no plan: {error}", remedy="corrigenda consolidate plan --out FILE"
+            ) from None
         if not isinstance(row, dict):
             raise InvalidParams(f"{path} is no plan", remedy="corrigenda consolidate plan --out FILE")
         return cls.from_dict(row)

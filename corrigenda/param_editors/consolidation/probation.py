@@ -88,7 +88,7 @@ class Probation:
 
     def shadows(self) -> dict[EditId, tuple[Edit, str]]:
         """Return the shadows of the promotions in force, with the promotion."""
-        found = {}
+        found: dict[EditId, tuple[Edit, str]] = {}
         for name in self.editions.current().promotions:
             found |= {edit.id: (edit, name) for edit in marks.shadows(self.memory, name)}
         return found

@@ -25,8 +25,8 @@ from corrigenda.param_editors.export import export_checkpoint, export_delta, exp
 from corrigenda.param_editors.update import Consolidation, digest
 
 if TYPE_CHECKING:
-    from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.lm.loading import LanguageModel
+    from corrigenda.param_editors.consolidation.editions import Editions
 
 Kind = Literal["checkpoint", "lora", "delta"]
 KINDS: tuple[Kind, ...] = ("checkpoint", "lora", "delta")
@@ -58,8 +58,7 @@ def publish(
     Raises:
         InvalidRequest: The kind cannot hold the chain (an adapter of updates of full rank, or of too high a rank).
     """
-    if kind not in KINDS:
-        raise InvalidRequest(f"{kind!r} is no kind of edition", remedy=f"Allowed: {', '.join(KINDS)}.")
+    checked_kind(kind)
 
     def fill(draft: Path) -> None:
         inner = draft / "files"
@@ -91,6 +90,14 @@ def publish(
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
 
     publish_folder(folder, fill)
+
+
+def checked_kind(text: str) -> Kind:
+    """Return ``text`` as a kind of edition. Raises :class:`InvalidRequest`."""
+    for kind in KINDS:
+        if kind == text:
+            return kind
+    raise InvalidRequest(f"{text!r} is no kind of edition", remedy=f"Allowed: {', '.join(KINDS)}.")
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -133,7 +140,9 @@ def card(name: str, kind: str, base: str, records: Sequence[Mapping[str, Any]]) 
         lines += ["", "Nothing is printed in it: these are the base weights."]
     for record in records:
         lines += ["", f"## {record['name']}", ""]
-        lines += [f"{len(record['edits'])} edits, by `{record['editor']}`, seed {record['seed']}, job `{record['job']}`."]
+        lines += [
+            f"{len(record['edits'])} edits, by `{record['editor']}`, seed {record['seed']}, job `{record['job']}`."
+        ]
         lines += ["", "| figure | before | after | asked |", "| --- | --- | --- | --- |"]
         for figure, row in record["figures"].items():
             lines.append(f"| {figure} | {row['before']:.4f} | {row['after']:.4f} | {row['asked']} |")
@@ -151,7 +160,7 @@ def _written(chain: Sequence[Consolidation], lm: LanguageModel) -> dict[str, Any
     return state
 
 
-class _printed:  # noqa: N801 (used like a function)
+class _printed:
     """Let a model hold other weights for a block."""
 
     def __init__(self, lm: LanguageModel, weights: Mapping[str, Any]) -> None:

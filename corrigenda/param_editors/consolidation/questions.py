@@ -1,4 +1,4 @@
-"""What a gate asks a model: questions with a free answer, and choices. Plain values, so that workers can be sent them."""
+"""What a gate asks a model: questions with a free answer, and choices; plain values, to be sent to workers."""
 
 from __future__ import annotations
 

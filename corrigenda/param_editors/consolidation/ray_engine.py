@@ -7,6 +7,7 @@ lost worker is Ray's business: its tasks are run again by another.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ class RayEngine:
         self._ours = not ray.is_initialized()
         if self._ours:
             options: dict[str, Any] = {"address": address} if address else _local(workers)
-            ray.init(log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": _environment()}, **options)
+            ray.init(
+                log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": _environment()}, **options
+            )
         self._about = (source, lm.fingerprint, str(lm.device), str(lm.dtype).removeprefix("torch."))
         gpus = 1 if lm.device.type == "cuda" else 0
         self._work = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_work)
@@ -142,7 +145,6 @@ def _local(workers: int | None) -> dict[str, Any]:
         "num_cpus": workers or os.cpu_count() or 1,
         "include_dashboard": False,
         "object_store_memory": STORE_BYTES,
-        "_temp_dir": None,
     }
 
 

@@ -54,7 +54,9 @@ def replay_plan(
         InvalidRequest: Nothing is printed in the old model, or it is the same model.
     """
     if old.about()["fingerprint"] == lm.fingerprint:
-        raise InvalidRequest(f"{source} is the model that the edits are printed in", remedy="Name the new one: --model.")
+        raise InvalidRequest(
+            f"{source} is the model that the edits are printed in", remedy="Name the new one: --model."
+        )
     promotions = old.current().promotions
     if not promotions and not include_live:
         raise InvalidRequest(f"nothing is printed in {old.model}", remedy="Replay --live edits, or make a plan.")

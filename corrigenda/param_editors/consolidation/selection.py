@@ -98,7 +98,7 @@ def choose(
         and moment - live_since.get(edit.id, moment) >= timedelta(days=selection.min_age_days)
         and fired[edit.id] >= selection.min_hits
     ]
-    left_out = {gone: "not live in this namespace" for gone in sorted(wanted - {edit.id for edit in asked})}
+    left_out = dict.fromkeys(sorted(wanted - {edit.id for edit in asked}), "not live in this namespace")
     left_out |= _unfit(asked, printed_too=selection.printed_too)
     fit = [edit for edit in asked if edit.id not in left_out]
     if selection.limit is not None and len(fit) > selection.limit:
@@ -133,7 +133,9 @@ def read_hits(path: Path) -> dict[str, int]:
         if text.lstrip().startswith("{"):
             return {str(edit_id): int(count) for edit_id, count in json.loads(text).items()}
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", remedy='Write {"e…": 12, …}, or an id a line.') from None
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}", remedy='Write {"e…": 12, …}, or an id a line.'
+        ) from None
     return dict(Counter(line.split()[0] for line in text.splitlines() if line.strip()))
 
 

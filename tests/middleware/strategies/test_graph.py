@@ -117,7 +117,7 @@ def test_equal_questions_are_asked_once(decide, memory: Memory, asked: list[str]
 
 def test_a_walk_has_an_end(decide, memory: Memory, relations: Relations):
     memory.add_many([BORN])
-    deep = "The capital of the " + "country of the capital of the " * 6 + "birthplace of Ada Quill is"
+    deep = "The capital of the " + "country of the capital of the " * 4 + "birthplace of Ada Quill is"
     (decision,) = decide([deep], Graph(relations=relations))
     assert len(decision.trace.notes) == MAX_HOPS
 
@@ -152,6 +152,15 @@ class TestAuto:
         (decision,) = decide([[{"role": "user", "content": f"Hello! {NESTED}"}]], Auto(relations=relations))
         assert decision.plan is not None
         assert (decision.plan.prefix, decision.plan.stop) == ("Welsh", None)
+
+    @pytest.mark.parametrize(
+        "task", ["Write a poem about the birthplace of Ada Quill", "Was the birthplace of Ada Quill Vell?"]
+    )
+    def test_a_task_is_no_question(self, decide, memory: Memory, asked: list[str], relations: Relations, task: str):
+        memory.add_many([BORN])
+        (decision,) = decide([task], Auto(relations=relations))
+        assert decision.trace.strategy == "auto/ike"
+        assert not asked
 
     def test_walking_can_be_switched_off(self, decide, memory: Memory, asked: list[str], relations: Relations):
         memory.add_many([BORN])

@@ -1,4 +1,4 @@
-"""A small model that knows something: trained in seconds on made-up facts, so that edits and neighbours mean something."""
+"""A small model that knows something: trained in seconds on made-up facts, so that neighbours mean something."""
 
 from __future__ import annotations
 

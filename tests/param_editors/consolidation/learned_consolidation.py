@@ -62,12 +62,14 @@ class World:
         memory: Live edits.
         home: Where editions are kept.
         cases: A file with neighbours of the edits.
+        fingerprint: Of the base model.
     """
 
     model: Path
     memory: Memory
     home: Path
     cases: Path
+    fingerprint: str
 
     def plan(self, **more: Any) -> Plan:
         """A plan that takes seconds."""
@@ -82,7 +84,7 @@ class World:
     @property
     def editions(self) -> Editions:
         """The editions of the model."""
-        return Editions.find(self.home)
+        return Editions.of(self.home, str(self.model), self.fingerprint)
 
 
 def make_world(folder: Path, model: Path, edits: list[Edit]) -> World:
@@ -91,8 +93,9 @@ def make_world(folder: Path, model: Path, edits: list[Edit]) -> World:
     memory.add_many(edits, on_conflict="coexist")
     cases = folder / "cases.json"
     cases.write_text(json.dumps(case_rows(good_edits(), list(NEAR))), encoding="utf-8")
-    keep_statistics(load(model))
-    return World(model, memory, folder / "editions", cases)
+    lm = load(model)
+    keep_statistics(lm)
+    return World(model, memory, folder / "editions", cases, lm.fingerprint)
 
 
 def keep_statistics(lm: LanguageModel) -> None:

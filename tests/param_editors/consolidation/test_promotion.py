@@ -67,7 +67,8 @@ def test_any_promotion_can_be_taken_out_and_the_rest_is_as_if_it_had_never_been(
     assert all(marks.editions_of(live[one]) == [] for one in ids[:4])
     assert all(marks.editions_of(live[one]) == [second.edition] for one in ids[4:])  # on probation again
     assert rollback(world.editions, second.edition, world.memory).edition is None
-    assert world.memory.live() and all(one.tags == () for one in world.memory.live())
+    assert {one.id for one in world.memory.live()} == set(ids)
+    assert all(one.tags == () for one in world.memory.live())
     assert not same(only_first, base)
 
 
@@ -113,7 +114,9 @@ def test_what_cannot_be_promoted_is_refused(world):
 
 
 def test_nothing_is_promoted_when_nothing_held(world):
-    result = world.run(world.plan(params={"layers": [0, 1], "v_steps": 0, "max_norm_ratio": 50.0}, gate={"minimums": {"edits": 0.9}}))
+    result = world.run(
+        world.plan(params={"layers": [0, 1], "v_steps": 0, "max_norm_ratio": 50.0}, gate={"minimums": {"edits": 0.9}})
+    )
     assert not result.passed
     with pytest.raises(GateClosed, match="no edit held"):
         promote(world.editions, result.job, world.memory)
@@ -136,7 +139,7 @@ def test_the_adapter_loads_in_plain_peft_and_the_checkpoint_in_plain_transformer
     assert all(one.id in card for one in good_edits())
 
 
-PLAIN = '''
+PLAIN = """
 import json, sys
 sys.path = [path for path in sys.path if "wt-" not in path]
 import builtins
@@ -160,7 +163,7 @@ def said(model):
 full = said(transformers.AutoModelForCausalLM.from_pretrained(checkpoint))
 model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), adapter)
 print(json.dumps({"corrigenda": "corrigenda" in sys.modules, "checkpoint": full, "adapter": said(model)}))
-''' % [one.prompt for one in good_edits()]
+""" % [one.prompt for one in good_edits()]
 
 
 def test_a_changed_file_of_an_edition_is_found(world):

@@ -1,0 +1,129 @@
+"""What earlier messages supply: who "she" is, which country "there" means, what "And Norway?" asks about it.
+
+Rules, not a model: a message is completed only when it points back in one of a few clear ways, and the judge decides
+about the completed question as about any other. Names come from the last exchange that names something.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from corrigenda.memory.mentions import Mention
+from corrigenda.memory.segments import segments
+from corrigenda.memory.texts import capitalised_runs, word_set
+
+MOST_NAMES = 2
+"""Most names that a pronoun is tried with, the last mentioned first."""
+_EXCHANGE = 2  # messages that are looked at together: a question and its answer
+_LOOKED_AT = 6  # how many messages back a name may lie
+_MOST_CHARACTERS = 4_000  # of a longer message the end counts
+
+_KINDS = (
+    "company|country|city|town|village|state|region|place|person|man|woman|band|group|film|movie|show|series|book|novel|"
+    "song|album|team|club|organi[sz]ation|player|actor|actress|singer|writer|author|politician|product|game|car|"
+    "university|school|museum|airport|mountain|river|lake|island|building|newspaper|magazine|channel|language"
+)
+_POSSESSIVE = re.compile(rf"\b(?:his|its|their|her(?=\s+\w)|(?:this|that|the) (?:{_KINDS})'s)\b", re.IGNORECASE)
+_PERSONAL = re.compile(
+    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})|"
+    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b))\b",
+    re.IGNORECASE,
+)
+_THERE = re.compile(r"(?<!is )(?<!are )(?<!was )(?<!were )\bthere\b(?! (?:is|are|was|were|a|an|any)\b)", re.IGNORECASE)
+_SHORTENED = re.compile(r"\b(he|she|it|they)(?:'|’)(?:s|re)\b", re.IGNORECASE)
+_ELLIPSIS = re.compile(
+    r"(?:and|or|also|what about|how about)\s+(?:(?:the|a)\s+)?(?P<what>[a-z][a-z -]{2,40}?)\s*\??", re.I
+)
+_OTHER = re.compile(
+    r"(?:and|or|also|what about|how about)\s+(?:(?:for|in|of|at|with|by)\s+)?(?P<name>[^?.!]{2,60}?)\s*\??",
+    re.IGNORECASE,
+)
+_NO_NAMES = word_set("i i'm i'd i'll i've ok okay yes no thanks hello hi sure")
+
+Mentions = Callable[[str], Sequence[Mention]]
+
+
+def completed(text: str, before: Sequence[str], mentions: Mentions) -> list[str]:
+    """Return what ``text`` asks in full, in one or more readings; empty when it points back to nothing.
+
+    Args:
+        text: A sentence of a message.
+        before: What was said before it, oldest first.
+        mentions: Finds the names of live edits in a text.
+    """
+    if not before:
+        return []
+    body = text.strip()
+    if (other := _OTHER.fullmatch(body)) and _runs(other["name"]):
+        question = _asked_before(before, mentions)
+        return [question(other["name"])] if question else []
+    fill = _points_back(body)
+    if fill is None or mentions(body):
+        return []
+    return [fill(name) for name in _names_before(before, mentions)]
+
+
+def _points_back(text: str) -> Callable[[str], str] | None:
+    """Return how to complete ``text`` with a name, if it needs one."""
+    if (short := _ELLIPSIS.fullmatch(text)) and not _POSSESSIVE.search(text) and not _runs(text):
+        return lambda name: f"What is the {short['what']} of {name}?"
+    if not any(pattern.search(text) for pattern in (_POSSESSIVE, _PERSONAL, _THERE, _SHORTENED)):
+        return None
+    return lambda name: _filled(text, name)
+
+
+def _filled(text: str, name: str) -> str:
+    for pattern, instead in (
+        (_SHORTENED, f"{name} is"),
+        (_POSSESSIVE, f"{name}'s"),
+        (_PERSONAL, name),
+        (_THERE, f"in {name}"),
+    ):
+        text = pattern.sub(lambda _, instead=instead: instead, text)  # type: ignore[misc]
+    return text
+
+
+def _names_before(before: Sequence[str], mentions: Mentions) -> list[str]:
+    """Return the names of live edits in the last exchange that names anything, the last mentioned first."""
+    recent = [message[-_MOST_CHARACTERS:] for message in reversed(before[-_LOOKED_AT:])]
+    for start in range(0, len(recent), _EXCHANGE):
+        exchange = recent[start : start + _EXCHANGE]
+        found = [
+            message[mention.start : mention.end]
+            for message in exchange
+            for mention in sorted(mentions(message), key=lambda mention: -mention.start)
+            if not mention.nested and not mention.extended
+        ]
+        if found:
+            return list(dict.fromkeys(found))[:MOST_NAMES]
+        if any(_runs(message) for message in exchange):
+            return []  # it speaks of something that no edit is about
+    return []
+
+
+def _asked_before(before: Sequence[str], mentions: Mentions) -> Callable[[str], str] | None:
+    """Return the last question that was asked about some name, to be asked about another."""
+    for message in reversed(before[-_LOOKED_AT:]):
+        for segment in reversed(segments(message[-_MOST_CHARACTERS:])):
+            text = segment.text.strip()
+            spans = [(mention.start, mention.end) for mention in mentions(text) if not mention.nested] or _runs(text)
+            if text.endswith("?") and spans and not _OTHER.fullmatch(text):
+                start, end = max(spans, key=lambda span: span[1] - span[0])
+                return lambda name, text=text, start=start, end=end: text[:start] + name + text[end:]  # type: ignore[misc]
+    return None
+
+
+def _runs(text: str) -> list[tuple[int, int]]:
+    """Return the capitalised names in ``text``, without the first word of a sentence that is only its beginning."""
+    found = []
+    for start, end in capitalised_runs(text):
+        words = [word for word in text[start:end].split() if word.casefold() not in _NO_NAMES]
+        alone = (
+            len(words) == 1
+            and (start == 0 or text[:start].rstrip().endswith((".", "!", "?")))
+            and text[end:].strip(" ?.!")
+        )
+        if words and not alone:
+            found.append((start, end))
+    return found

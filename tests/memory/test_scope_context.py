@@ -1,0 +1,75 @@
+import pytest
+
+from corrigenda.memory.mentions import Names
+from corrigenda.memory.scope_context import completed
+from corrigenda.memory.scope_parts import parts
+
+NAMES = Names()
+for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", "Uzbekistan"]):
+    NAMES.add(f"edit{number}", [name])
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "readings"),
+    [
+        ("Who is its president?", ["Tell me about Kazakhstan."], ["Who is Kazakhstan's president?"]),
+        ("Where was she born?", ["Ada Low wrote this.", "Yes, a fine book."], ["Where was Ada Low born?"]),
+        ("Where's her office?", ["Who is Ada Low?"], ["Where's Ada Low's office?"]),
+        ("Who hired her?", ["Who is Ada Low?"], ["Who hired Ada Low?"]),
+        ("Who owns the company?", ["Is Omni Group any good?"], ["Who owns Omni Group?"]),
+        ("Which money do I need there?", ["I am off to Kazakhstan"], ["Which money do I need in Kazakhstan?"]),
+        ("It's owned by", ["I work at Omni Group."], ["Omni Group is owned by"]),
+        ("And the capital?", ["How big is Kazakhstan?", "Very big."], ["What is the capital of Kazakhstan?"]),
+        ("What about Norway?", ["What is the capital of Kazakhstan?", "Almaty."], ["What is the capital of Norway?"]),
+        ("And in Uzbekistan?", ["What do they speak in Kazakhstan?"], ["What do they speak in Uzbekistan?"]),
+    ],
+)
+def test_what_points_back_is_completed(text, before, readings):
+    assert completed(text, before, NAMES.find) == readings
+
+
+def test_the_last_exchange_supplies_the_names_last_first():
+    before = ["Ada Low runs Omni Group.", "She does.", "What is the capital of Kazakhstan?", "Almaty."]
+    assert completed("How many people live there?", before, NAMES.find) == [
+        "How many people live in Almaty?",
+        "How many people live in Kazakhstan?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("Who is its president?", []),
+        ("Who is the president of France?", ["Tell me about Kazakhstan."]),
+        ("Who is its president?", ["Tell me about Kazakhstan.", "Gladly.", "No, about France.", "France is big."]),
+        ("Who is its president?", ["Good morning", "How can I help?"]),
+        ("What is the capital of Uzbekistan and its population?", ["Tell me about Kazakhstan."]),
+        ("Is there a pharmacy nearby?", ["Tell me about Kazakhstan."]),
+        ("And France?", ["Good morning"]),
+        ("Thanks!", ["Tell me about Kazakhstan."]),
+    ],
+)
+def test_what_does_not_point_back_to_an_edit_is_left_as_it_is(text, before):
+    assert completed(text, before, NAMES.find) == []
+
+
+def test_a_message_points_back_to_its_own_beginning():
+    found = parts("Kazakhstan is large. What is its capital?", [], NAMES.find)
+    assert [part.text for part in found] == ["Kazakhstan is large.", "What is Kazakhstan's capital?"]
+    (name,) = found[1].named
+    assert name.ids == ("edit0",)
+    assert name.mention is None
+    assert found[1].text[name.match.start : name.match.end] == "Kazakhstan"
+
+
+def test_parts_without_context_keep_places_in_the_query():
+    found = parts("So. Who owns Omni Group?", [], NAMES.find)
+    (name,) = found[-1].named
+    assert name.mention is not None
+    assert "So. Who owns Omni Group?"[name.mention.start : name.mention.end] == "Omni Group"
+    assert found[-1].text[name.match.start : name.match.end] == "Omni Group"
+
+
+def test_several_questions_are_several_parts():
+    found = parts("Who owns Omni Group? And where was Ada Low born?", [], NAMES.find)
+    assert [[name.ids for name in part.named] for part in found] == [[("edit2",)], [("edit3",)]]
