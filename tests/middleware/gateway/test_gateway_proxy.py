@@ -209,6 +209,12 @@ class TestEdited:
         post(url + "/v1/responses", json={"input": [turn]})
         assert "Astana" in stub.json()["input"][0]["content"][0]["text"]
 
+    def test_a_question_that_points_back(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
+        url = start(upstream=stub.url)
+        said = [("user", "Tell me about Kazakhstan."), ("assistant", "It is large."), ("user", "What is its capital?")]
+        post(url + "/v1/chat/completions", json={"messages": [{"role": role, "content": text} for role, text in said]})
+        assert "Astana" in stub.json()["messages"][-1]["content"]
+
     def test_an_edit_text_cannot_begin_a_turn(self, stub: Stub, start: StartGateway, memory: Memory) -> None:
         memory.add(
             "The capital of Oz is",
