@@ -304,7 +304,7 @@ class TestFailures:
         assert stub.cancelled.wait(30)
 
     def test_bodies_that_are_too_long_or_too_slow(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
-        url = start(Settings(max_body=1000, body_seconds=0.3, header_seconds=0.3), upstream=stub.url)
+        url = start(Settings(max_body=1000, body_seconds=0.3, header_seconds=60), upstream=stub.url)
         assert post(url + "/v1/chat/completions", content=b"x" * 1001).status_code == 413
         assert post(url + "/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -312,6 +312,8 @@ class TestFailures:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
             slow.settimeout(30)
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        hasty = start(Settings(header_seconds=0.3), upstream=stub.url)
+        address = ("127.0.0.1", int(hasty.rpartition(":")[2]))
         with socket.create_connection(address) as slow:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ")
             slow.settimeout(30)
