@@ -11,6 +11,7 @@ from corrigenda.cli import (
     ask,
     bench,
     bench_many,
+<<<<<<< HEAD
     consolidate,
     demo,
     edit,
@@ -25,6 +26,17 @@ from corrigenda.cli import (
     serve,
     stats,
     sweep,
+=======
+    bench_scope,
+    demo,
+    edit,
+    export,
+    memory,
+    models,
+    scope,
+    serve,
+    stats,
+>>>>>>> w-scope
     trace,
 )
 from corrigenda.cli import eval as evaluation
@@ -50,6 +62,7 @@ app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create
 bench.app.command("gateway")(serve.bench)
 app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
 bench.app.command("memory")(bench_many.memory)
+bench.app.command("scope")(bench_scope.scope)
 app.add_typer(bench.app, name="bench", help="Measure speed.")
 app.add_typer(stats.app, name="stats", help="Second moments of keys, which editors of weights need.")
 app.add_typer(consolidate.app, name="consolidate", help="Print proven edits into the weights, and take them out.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from corrigenda.memory import encoder
 from corrigenda.memory.calibration import sigmoid
 from corrigenda.memory.features import FEATURES, features, name_pair, pair_frames
 from corrigenda.memory.names import NameMatch
+from corrigenda.memory.texts import find_name, in_another_language
 from corrigenda.memory.trees import Trees
 from corrigenda.paths import cache_dir
 
@@ -203,7 +205,11 @@ class FrameJudge:
         if not len(rows):
             return []
         probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
-        probabilities[[_speaks_of_another(pair, row) for pair, row in zip(pairs, rows, strict=True)]] = 0.0
+        out = [
+            _speaks_of_another(pair, row) or _only_quotes(pair) or _another_language(pair)
+            for pair, row in zip(pairs, rows, strict=True)
+        ]
+        probabilities[out] = 0.0
         return [
             Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
             for chance, row in zip(probabilities, rows, strict=True)
@@ -250,6 +256,23 @@ def _speaks_of_another(pair: Pair, row: NDArray[np.float64]) -> bool:
     return pair.edit.subject is not None and not trace and row[INPUTS.index("others")] > 0
 
 
+def _only_quotes(pair: Pair) -> bool:
+    """Tell whether the query quotes the edit, subject and target, rather than asking for it."""
+    quotes = (quote.span() for quote in _QUOTE.finditer(pair.query))
+    return any(
+        start <= pair.match.start and pair.match.end <= end and find_name(pair.query[start:end], pair.edit.target)
+        for start, end in quotes
+        if pair.match.found
+    )
+
+
+def _another_language(pair: Pair) -> bool:
+    """Tell whether the query is in a language that neither the edit nor the training is in."""
+    frames = pair_frames(pair.edit, pair.query, pair.match)
+    return frames is not None and in_another_language(frames[1]) and not in_another_language(frames[0])
+
+
+_QUOTE = re.compile(r"[\"“«„][^\"“”«»„]+[\"”»“]")
 _EXPORTING = threading.Lock()
 
 

@@ -58,6 +58,7 @@ class NameMatch:
 NO_MATCH = NameMatch(0, 0, 0.0, False, 0, "")
 
 
+@lru_cache(maxsize=1_024)  # a query is looked at once for each candidate
 def tokens(text: str) -> tuple[Token, ...]:
     """Return the words of ``text`` with their folded forms: no case, accents, dots or possessives."""
     found = []

@@ -42,7 +42,9 @@ _PART = 0.34
 _NEARLY = 0.75
 """Share of a name from which an edit is looked at whatever the cosine: a typing error, a title left out."""
 _MOST_PAIRS = 16
-"""Most pairs of a query that are judged: named edits first, then the most similar."""
+"""Most pairs of a query that are judged: named edits first, then the others."""
+_MOST_SIMILAR = 8
+"""Most of them that are not named; those with most of the name first."""
 _MOST_WORDS = 12
 """Most words of a segment by which misspelt names are looked for."""
 
@@ -223,8 +225,8 @@ def _look(asked: Sequence[Part], found: Sequence[_Found], memory: Memory, namesp
         named += _named(part, vector, near, memory)
         known = {pair.edit.id for pair, _ in named if pair.query == part.text}
         similar += [(pair, None) for pair in _similar(part, near, memory, namespace) if pair.edit.id not in known]
-    similar.sort(key=lambda item: -item[0].similarity)
-    return [*named, *similar][:_MOST_PAIRS]
+    similar.sort(key=lambda item: (-item[0].match.score, -item[0].similarity))
+    return [*named, *similar[:_MOST_SIMILAR]][:_MOST_PAIRS]
 
 
 def _named(part: Part, vector: Vectors, near: Sequence[Hit], memory: Memory) -> Iterator[tuple[Pair, Mention | None]]:

@@ -55,7 +55,7 @@ def completed(text: str, before: Sequence[str], mentions: Mentions) -> list[str]
     if not before:
         return []
     body = text.strip()
-    if (other := _OTHER.fullmatch(body)) and _runs(other["name"]):
+    if (other := _OTHER.fullmatch(body)) and _is_name(other["name"]):
         question = _asked_before(before, mentions)
         return [question(other["name"])] if question else []
     fill = _points_back(body)
@@ -112,6 +112,12 @@ def _asked_before(before: Sequence[str], mentions: Mentions) -> Callable[[str], 
                 start, end = max(spans, key=lambda span: span[1] - span[0])
                 return lambda name, text=text, start=start, end=end: text[:start] + name + text[end:]  # type: ignore[misc]
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether ``text`` is a name and nothing else: "the Congo", but not "who owns Omni"."""
+    runs = _runs(text)
+    return len(runs) == 1 and text[: runs[0][0]].strip().casefold() in ("", "the") and not text[runs[0][1] :].strip()
 
 
 def _runs(text: str) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@ texts with one subject and different frames ask for different things; the simila
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 
 from corrigenda.edit import Edit
 
@@ -81,7 +82,8 @@ def infer_subject(text: str) -> tuple[int, int] | None:
     return (runs[0][0], runs[-1][1]) if runs else None
 
 
-def capitalised_runs(text: str) -> Sequence[tuple[int, int]]:
+@lru_cache(maxsize=1_024)  # a query is looked at once for each candidate
+def capitalised_runs(text: str) -> tuple[tuple[int, int], ...]:
     """Return the runs of capitalised words or numbers in ``text``, linking words ("of", "von") inside included."""
     runs: list[tuple[int, int]] = []
     start, end, links = -1, -1, False
@@ -108,7 +110,7 @@ def capitalised_runs(text: str) -> Sequence[tuple[int, int]]:
         links = False
     if start >= 0:
         runs.append((start, end))
-    return runs
+    return tuple(runs)
 
 
 def _is_initial(text: str, end: int) -> bool:
@@ -155,3 +157,21 @@ def split_statement(text: str) -> tuple[str, str]:
     for article in (" the", " a", " an"):
         prompt = prompt.removesuffix(article)
     return prompt, body[start:]
+
+
+_ENGLISH = word_set(
+    "the of is are were who whom whose what which where when how why does did has have to for by and with"
+)
+_OTHER_LANGUAGES = word_set(
+    "quel quelle quels quelles qui est où quand comment pourquoi combien dans sont le la les du des un une",
+    "cuál cuáles qué quién dónde cuándo cuánto cuántos cuántas cómo es el los las del una por para",
+    "wer wo wann wie warum welche welcher welches ist der das dem und wurde heißt eine einen von",
+    "chi cosa quale quali dove quando è il lo gli della dello di quanti quem qual onde são os da em quantos",
+    "wat waar wanneer welke het een van hoeveel vem vad var när hur är och hvem hva hvor er",
+)
+
+
+def in_another_language(text: str) -> bool:
+    """Tell whether ``text`` is clearly not English: two function words of another language, and none of English."""
+    words = {word.casefold() for word in re.findall(r"\w+", text)}
+    return len(words & _OTHER_LANGUAGES) >= 2 and not words & _ENGLISH

@@ -46,6 +46,7 @@ def test_the_last_exchange_supplies_the_names_last_first():
         ("What is the capital of Uzbekistan and its population?", ["Tell me about Kazakhstan."]),
         ("Is there a pharmacy nearby?", ["Tell me about Kazakhstan."]),
         ("And France?", ["Good morning"]),
+        ("And who owns Omni Group?", ["What is the capital of Kazakhstan?"]),
         ("Thanks!", ["Tell me about Kazakhstan."]),
     ],
 )

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from typer.testing import CliRunner
 
 from corrigenda.cli.main import app
 from corrigenda.edit import Edit
-from corrigenda.errors import DatasetError
+from corrigenda.errors import DatasetError, MissingExtra
 from corrigenda.memory.encoder import MiniLM
 from corrigenda.memory.judge import INPUTS, FrameJudge
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope
 from corrigenda.memory.scope_augmentation import invented, misspelt, varied
 from corrigenda.memory.scope_evaluation import evaluate, reliability_diagram
 from corrigenda.memory.scope_pairs import LabelledPair, read_pairs, relation_groups
@@ -186,13 +188,52 @@ def test_the_command_line_calibrates_on_live_edits(tmp_path):
     queries = tmp_path / "queries.txt"
     queries.write_text("\n".join(f"What is {n} times {n + 1}?" for n in range(40)), encoding="utf-8")
     command = ["scope", "calibrate", "--memory", str(path), "--queries", str(queries), "--json", "--rate"]
+    dry = json.loads(CliRunner().invoke(app, [*command, "0.1", "--dry-run"]).stdout)
+    assert dry["kept"] is None
     found = json.loads(CliRunner().invoke(app, [*command, "0.1"]).stdout)
     assert found["n"] == 40
     assert found["default"]["rate"] == 0
     assert 0 <= found["threshold"] <= 1
+    with Memory.open(path) as memory:
+        assert Scope(memory).threshold_in("default") == found["threshold"]
     assert json.loads(CliRunner().invoke(app, [*command, "0.001"]).stdout)["threshold"] is None
     assert "threshold" in CliRunner().invoke(app, [*command[:-2], "--rate", "0.1"]).stdout
-    assert "at least 1000" in CliRunner().invoke(app, [*command[:-2], "--rate", "0.001"]).stdout
+    assert "at least" not in CliRunner().invoke(app, [*command[:-2], "--rate", "0.1"]).stdout
+    assert "at least 999" in CliRunner().invoke(app, [*command[:-2], "--rate", "0.001"]).stdout
+
+    drift = ["scope", "drift", "--memory", str(path), "--queries"]
+    done = CliRunner().invoke(app, [*drift, str(queries), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["drifted"] is False
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"query": "What is the capital of Kazakhstan?"}\n' * 30, encoding="utf-8")
+    done = CliRunner().invoke(app, [*drift, str(other)])
+    assert done.exit_code == 1
+    assert "calibrate again" in done.stdout
+    assert CliRunner().invoke(app, [*drift, str(other), "-n", "team"]).exit_code == 2
+
+
+@pytest.mark.real_model
+def test_the_command_line_measures_live_edits(tmp_path):
+    rewrite = {"prompt": "The capital of {} is", "subject": "Kazakhstan", "relation_id": "P36"}
+    rewrite |= {"target_new": {"str": "Almaty", "id": None}, "target_true": {"str": "Astana", "id": None}}
+    record = {"case_id": 1, "requested_rewrite": rewrite, "paraphrase_prompts": ["Kazakhstan's capital city is"]}
+    record |= {"neighborhood_prompts": ["The capital of Mongolia is", "The capital of Nepal is"]}
+    data = tmp_path / "counterfact.json"
+    data.write_text(json.dumps([record]), encoding="utf-8")
+    done = CliRunner().invoke(app, ["scope", "live", "--data", str(data), "--foreign", str(data), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["paraphrases"] == {"n": 1, "rate": 1.0}
+    assert found["neighbours"] == found["foreign"] == {"n": 2, "rate": 0.0}
+    assert "neighbours" in CliRunner().invoke(app, ["scope", "live", "--data", str(data)]).stdout
+
+
+@pytest.mark.real_model
+def test_a_missing_plotting_library_is_named(pairs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtra, match="matplotlib"):
+        reliability_diagram(pairs[:4])
 
 
 @pytest.mark.real_model
