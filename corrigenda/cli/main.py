@@ -11,7 +11,7 @@ from corrigenda.cli import (
     ask,
     bench,
     bench_many,
-<<<<<<< HEAD
+    bench_scope,
     consolidate,
     demo,
     edit,
@@ -26,17 +26,6 @@ from corrigenda.cli import (
     serve,
     stats,
     sweep,
-=======
-    bench_scope,
-    demo,
-    edit,
-    export,
-    memory,
-    models,
-    scope,
-    serve,
-    stats,
->>>>>>> w-scope
     trace,
 )
 from corrigenda.cli import eval as evaluation
