@@ -46,7 +46,7 @@ bench: env
 
 # The table of every method: single and sequential edits, on every data set. May be killed and started again.
 DATA ?= ../shared/data
-BENCH_OUT ?= bench-table
+BENCH_OUT ?= docs/benchmark
 BENCH_METHODS ?=
 BENCH_MEMORY ?= 500
 BENCH_SINGLE ?= 30

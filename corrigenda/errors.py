@@ -18,6 +18,7 @@
     ├── ModelError
     │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
     │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
+    │   ├── EncoderMismatch                 the vectors of a ledger are another encoder's
     │   └── UnsupportedArchitecture         no LayerMap for it
     ├── EditorError
     │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
@@ -27,6 +28,7 @@
     │   └── NotRevertible (ValueError)      the weights are not those that the update left behind
     ├── ConsolidationError
     │   ├── ModelLocked (TimeoutError)      another job works on this model
+    │   ├── NothingToPrint (ValueError)     no edit was selected that can be printed
     │   ├── PlanOutdated (ValueError)       the plan was made for another model, edition or memory than there is now
     │   ├── GateClosed (RuntimeError)       the gate let nothing through; nothing was promoted
     │   └── ServerRefused (ConnectionError) a model server did not take, or let go of, an adapter
@@ -178,6 +180,10 @@ class ModelLocked(ConsolidationError, TimeoutError):
     """Another job works on this model; only one may."""
 
     __str__ = CorrigendaError.__str__
+
+
+class NothingToPrint(ConsolidationError, ValueError):
+    """No edit was selected that can be printed."""
 
 
 class PlanOutdated(ConsolidationError, ValueError):

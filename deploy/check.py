@@ -24,6 +24,15 @@ SHARED = {**UPSTREAM, "memory": {"url": "redis://:secret@redis:6379/0#support"},
 VALUES: dict[str, dict[str, Any]] = {
     "file": UPSTREAM,
     "redis": {**SHARED, "otlpEndpoint": "http://collector:4318", "requireKey": True, "extraArgs": ["--judge-all"]},
+    "consolidation": {
+        **UPSTREAM,
+        "consolidate": {
+            "enabled": True,
+            "model": "smollm2",
+            "existingClaim": "editions",
+            "servers": ["http://vllm-0:8000", "http://vllm-1:8000"],
+        },
+    },
     "secret": {**UPSTREAM, "memory": {"existingSecret": "ledger"}, "existingSecret": "keys", "replicas": 3},
 }
 REFUSED: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from corrigenda.cli.common import (
     with_status,
 )
 from corrigenda.cli.consolidate_shown import say, show_change, show_overview, show_plan, show_result
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import InvalidRequest, NothingToPrint
 
 if TYPE_CHECKING:
     from corrigenda.param_editors.consolidation.promotion import Change
@@ -78,6 +78,7 @@ def plan(
     ] = None,
     gate_limit: Annotated[int, typer.Option(min=0, help="Most questions of one figure; 0 is all.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    if_any: Annotated[bool, typer.Option("--if-any", help="No edits are no error: then no plan is written.")] = False,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -90,23 +91,29 @@ def plan(
     statistics = _statistics(corpus, from_model)
     selection = Selection(namespace, tuple(edit or ()), tuple(tag or ()), min_age, min_hits, limit)
     lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
-    with open_memory(memory, readonly=True) as opened:
-        made = make_plan(
-            opened,
-            lm,
-            model,
-            home,
-            selection=selection,
-            hits=read_hits(hits) if hits is not None else None,
-            method=method,
-            params=_json_object(params),
-            layers=parse_layers(layers) if layers else None,
-            gate=_gate(minimum, max_drop, cases, task, gate_limit),
-            statistics=statistics,
-            batch_size=batch_size,
-            seed=seed,
-            where=str(memory),
-        )
+    try:
+        with open_memory(memory, readonly=True) as opened:
+            made = make_plan(
+                opened,
+                lm,
+                model,
+                home,
+                selection=selection,
+                hits=read_hits(hits) if hits is not None else None,
+                method=method,
+                params=_json_object(params),
+                layers=parse_layers(layers) if layers else None,
+                gate=_gate(minimum, max_drop, cases, task, gate_limit),
+                statistics=statistics,
+                batch_size=batch_size,
+                seed=seed,
+                where=str(memory),
+            )
+    except NothingToPrint as error:
+        if not if_any:
+            raise
+        print_json({"plan": None}) if as_json else console().print(error.message, highlight=False, markup=False)
+        return
     made.write(out)
     show_plan(made, out, as_json)
 
@@ -257,11 +264,13 @@ def status(
     model: OfModel = None, memory: MemoryPath = DEFAULT_MEMORY, home: Home = DEFAULT_HOME, as_json: AsJson = False
 ) -> None:
     """Tell what is in force, what runs, and how far every job is."""
+    from corrigenda.memory.upkeep import is_url, located
     from corrigenda.param_editors.consolidation.editions import Editions
     from corrigenda.param_editors.consolidation.overview import overview
 
     found = [one for one in Editions.all(home) if model is None or one.model == model]
-    opened = open_memory(memory, readonly=True) if memory.exists() else None
+    there = memory.exists() or is_url(located(memory))
+    opened = open_memory(memory, readonly=True) if there else None
     try:
         rows = [overview(one, opened) for one in found]
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.contexts import COMPLETION, Context
 from corrigenda.eval.editable import NextToken, Undo
+from corrigenda.eval.normalise import matches
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -138,7 +139,9 @@ class _Planned:
         known: dict[int, TargetScore] = {}
         for place, plan in enumerate(map(self._plan, prompts)):
             if said := _said(plan):
-                known[place] = constrained_score(lm, said, targets[place])
+                # A known answer may go on after the target ("Lyon."); what is forced is only its beginning.
+                says = plan.answer is not None and matches(said, [targets[place]])
+                known[place] = constrained_score(lm, targets[place] if says else said, targets[place])
 
         def call(model: LanguageModel, texts: list[str], places: list[int]) -> list[TargetScore]:
             return score_targets(model, texts, [targets[place] for place in places], batch_size=batch)

@@ -116,9 +116,12 @@ def _run_all(cells: Sequence[Cell], out: Path, model: str) -> None:
 
 
 def _waiting(cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
-    """Yield the cells that have no results yet; another process may work on the same folder."""
+    """Yield the cells that have no results of that size yet; another process may work on the same folder."""
+    from corrigenda.eval.results import load
+
     for cell in cells:
-        if not (out / f"{cell.name}.json").exists():
+        path = out / f"{cell.name}.json"
+        if not path.exists() or load(path)["data"]["limit"] != cell.limit:
             yield cell
 
 

@@ -17,8 +17,8 @@ answer to a prompt that another edit claims. Those probes stay unscored and say 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -125,14 +125,16 @@ class Run:
             by_id = {case.id: case for case in todo}
             scored = len(mine) - len(todo)
             started = time.perf_counter()
-            for batch in self._rows(cases, todo):
-                for extra in self.extras:
-                    extra.add(batch, by_id)
-                seconds = (time.perf_counter() - started) / len(batch)
-                self.journal.append({**row, "seconds": round(seconds, 4)} for row in batch)
-                scored += len(batch)
-                self.progress("score", scored, len(mine))
-                started = time.perf_counter()
+            # Closed also when something fails in here (a full disk): the edits are taken back at once.
+            with closing(self._rows(cases, todo)) as batches:
+                for batch in batches:
+                    for extra in self.extras:
+                        extra.add(batch, by_id)
+                    seconds = (time.perf_counter() - started) / len(batch)
+                    self.journal.append({**row, "seconds": round(seconds, 4)} for row in batch)
+                    scored += len(batch)
+                    self.progress("score", scored, len(mine))
+                    started = time.perf_counter()
         self.journal.finish()
         place = {case.id: number for number, case in enumerate(cases)}
         return sorted(self.journal.rows, key=lambda row: place[row["case"]])
@@ -143,7 +145,7 @@ class Run:
         size = self.together if self.protocol == "batch" else 1
         return [case for place, case in enumerate(cases) if place // size % shards == number - 1]
 
-    def _rows(self, cases: Sequence[Case], todo: Sequence[Case]) -> Iterator[list[Row]]:
+    def _rows(self, cases: Sequence[Case], todo: Sequence[Case]) -> Generator[list[Row], None, None]:
         if self.protocol == "single":
             return self._single(todo)
         if self.protocol == "batch":
@@ -152,7 +154,7 @@ class Run:
 
         return sequential(self, cases, todo)
 
-    def _single(self, cases: Sequence[Case]) -> Iterator[list[Row]]:
+    def _single(self, cases: Sequence[Case]) -> Generator[list[Row], None, None]:
         for batch in self.batches(cases):
             asked = [[Asked(probe) for probe in case.probes] for case in batch]
             self.before([item for items in asked for item in items])
@@ -178,7 +180,7 @@ class Run:
         check.compare(self.editable)
         return row
 
-    def _batch(self, cases: Sequence[Case], todo: Sequence[Case]) -> Iterator[list[Row]]:
+    def _batch(self, cases: Sequence[Case], todo: Sequence[Case]) -> Generator[list[Row], None, None]:
         """Make the edits of each group in one call, ask its probes, undo, check."""
         wanted = {case.id for case in todo}
         for start in range(0, len(cases), self.together):

@@ -11,7 +11,7 @@ the checkpoints shows what later edits do to earlier ones.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ def plan_withdrawals(cases: Sequence[Case], share: float, seed: int) -> dict[int
     return plan
 
 
-def sequential(run: Run, cases: Sequence[Case], todo: Sequence[Case]) -> Iterator[list[Row]]:
+def sequential(run: Run, cases: Sequence[Case], todo: Sequence[Case]) -> Generator[list[Row], None, None]:
     """Make the edits of all ``cases``, then ask the probes of those ``todo``; yields batches of rows."""
     withdrawals = plan_withdrawals(cases, run.retracted, run.seed) if run.retracted else {}
     gone = {case.id for case in withdrawals.values()}

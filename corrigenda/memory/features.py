@@ -138,7 +138,8 @@ def pair_frames(edit: Edit, query: str, match: NameMatch) -> tuple[str, str] | N
     span = name_span(edit, query, match)
     if span is None:
         return None
-    spans = (find_name(edit.prompt, match.name) if match.name else ()) or subject_spans(edit)
+    # The longest name in the prompt is what it is about: "William Parr" stands inside "William Parr, 1st Marquess".
+    spans = subject_spans(edit) or (find_name(edit.prompt, match.name) if match.name else ())
     again = [other for other in find_name(query, query[span[0] : span[1]]) if other[0] != span[0]]
     return _bare(frame(edit.prompt, spans)), _bare(frame(query, [span, *again]))
 

@@ -4,16 +4,7 @@ A stream has the events, numbered 1, 2, 3…; hashes have what can be looked up:
 edits are live, which event ids are there, and the vectors of texts. One script appends, atomically. Nobody holds a lock
 on the server: what was decided on one state of the ledger is appended to that state or not at all.
 
-What "acknowledged" promises, by ``durability``:
-
-==============  =======================================================================================================
-``"server"``    The server executed it. A crash of the server loses what its own settings allow: a second, two at worst,
-                with ``appendfsync everysec``, nothing with ``always``, everything since the last dump without AOF.
-``"disk"``      It is on the server's disk. Needs ``appendonly yes`` and either ``appendfsync always`` or, from Redis
-                7.2 on, ``WAITAOF``; refused at connecting otherwise.
-``"replicas"``  As many replicas as asked for have received it (``WAIT``). A failover may still choose one that has not,
-                unless that is all of them.
-==============  =======================================================================================================
+What "acknowledged" means is in :mod:`corrigenda.memory.redis_promise`.
 """
 
 from __future__ import annotations
@@ -22,9 +13,8 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from functools import partial
+from typing import Any
 
 from corrigenda.errors import (
     InvalidRequest,
@@ -38,19 +28,11 @@ from corrigenda.errors import (
 from corrigenda.memory.ledger import Event
 from corrigenda.memory.records import decode_event, encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from corrigenda.edit import EditId
-
-Durability = Literal["server", "disk", "replicas"]
+from corrigenda.memory.redis_promise import Durability, Promise
 
 _FORMAT = 1
 _PAGE = 2_000  # events a round trip
 _CHUNK = 500  # vectors a round trip: below 1 MB
-_WAITAOF = (7, 2)
 _BRIEFLY = 0.05  # seconds to repeat for, where there are other means: enough for a connection that went stale
 _NAME_LIMIT = 200
 _ANYWHERE = (-1, "")  # after whatever is there
@@ -75,7 +57,7 @@ class RedisStore:
         link: To the server.
         ledger: Name of the ledger; all its keys hash to one slot of a cluster.
         readonly: Whether writing is refused.
-        durability: What an acknowledgement promises, see above.
+        durability: What an acknowledgement promises.
         replicas: How many, with ``replicas``.
     """
 
@@ -87,13 +69,11 @@ class RedisStore:
         self.link = link
         self.ledger = ledger
         self.readonly = readonly
-        self._durability = durability
-        self._replicas = replicas
+        self._promise = Promise(link, durability, replicas)
         self._prefix = f"corrigenda:{{{ledger}}}:"
         self._open = threading.local()
         self._mark = (0, "")  # the newest event seen, number and id
         self._seen = 0
-        self._waits_for_disk = False
 
     @classmethod
     def connect(
@@ -116,14 +96,8 @@ class RedisStore:
             StoreDamaged: Something else lies under the ledger's keys.
             MissingExtra: redis-py is not installed.
         """
-        if durability not in get_args(Durability):
-            raise InvalidRequest(
-                f"durability={durability!r} is none", remedy=f"Allowed: {', '.join(get_args(Durability))}."
-            )
         if not ledger or len(ledger) > _NAME_LIMIT or set(ledger) & set("{}\0\r\n"):
             raise InvalidRequest(f"{ledger!r} is no name for a ledger", remedy="1 to 200 characters without { and }.")
-        if replicas < 1:
-            raise InvalidRequest(f"replicas={replicas} is below 1")
         store = cls(
             Link(url, patience=patience, **options),
             ledger,
@@ -151,7 +125,7 @@ class RedisStore:
             place = events[-1].seq if events else after
             if until is not None and place >= until:
                 break
-            page = self.link.call(partial(_range, key=self._key("events"), first=f"{place + 1}-0", last=last))
+            page = self.link.call(partial(_range, key=self.key("events"), first=f"{place + 1}-0", last=last))
             events += self._decode(page, place)
             if len(page) < _PAGE:
                 break
@@ -219,7 +193,7 @@ class RedisStore:
         found: dict[bytes, bytes] = {}
         if self.link.resting:
             return found
-        name = self._key("vectors", fingerprint)
+        name = self.key("vectors", fingerprint)
         try:
             for start in range(0, len(keys), _CHUNK):
                 part = list(keys[start : start + _CHUNK])
@@ -241,21 +215,21 @@ class RedisStore:
 
     def kept(self) -> dict[str, int]:
         """Count the kept vectors of each encoder, by fingerprint."""
-        meta = self.link.call(lambda db: db.hgetall(self._key("meta")))
+        meta = self.link.call(lambda db: db.hgetall(self.key("meta")))
         found = [name.decode().partition(":")[2] for name in meta if name.startswith(b"vectors:")]
-        counts = self.link.call(lambda db: [db.hlen(self._key("vectors", fingerprint)) for fingerprint in found])
+        counts = self.link.call(lambda db: [db.hlen(self.key("vectors", fingerprint)) for fingerprint in found])
         return {name: int(count) for name, count in zip(found, counts, strict=True)}
 
     def encoder(self) -> str | None:
         """Return the fingerprint of the encoder that the ledger began with, or was moved to; ``None`` before that."""
-        name = self.link.call(lambda db: db.hget(self._key("meta"), "encoder"))
+        name = self.link.call(lambda db: db.hget(self.key("meta"), "encoder"))
         return name.decode() if name is not None else None
 
     def adopt_encoder(self, fingerprint: str) -> None:
         """Make ``fingerprint`` the encoder that whoever connects is expected to have."""
         if self.readonly:
             raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
-        self.link.call(lambda db: db.hset(self._key("meta"), "encoder", fingerprint))
+        self.link.call(lambda db: db.hset(self.key("meta"), "encoder", fingerprint))
 
     def condition(self) -> dict[str, Any]:
         """Return how the server is: version, role, replicas, memory in MB, and how it keeps what it is told."""
@@ -286,14 +260,14 @@ class RedisStore:
         """Tell whether event ``seq`` is the one of that id: not so in a ledger that lost its end, or in another."""
         if seq == 0:
             return True
-        page = self.link.call(lambda db: db.xrange(self._key("events"), f"{seq}-0", f"{seq}-0"))
+        page = self.link.call(lambda db: db.xrange(self.key("events"), f"{seq}-0", f"{seq}-0"))
         return bool(page) and page[0][1].get(b"i") == event_id.encode()
 
     def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
         """Drop the vectors of ``fingerprint`` but ``keep``, and return how many were dropped."""
         if self.readonly:
             raise StoreNotWritable("the ledger was opened read-only", remedy="Connect without readonly=True.")
-        name, dropped, cursor = self._key("vectors", fingerprint), 0, 0
+        name, dropped, cursor = self.key("vectors", fingerprint), 0, 0
         while True:
             cursor, rows = self.link.call(partial(_scan, key=name, cursor=cursor))
             if doomed := [key for key in rows if key not in keep]:
@@ -309,7 +283,7 @@ class RedisStore:
         """
         while True:
             base = self.last()
-            if not self.link.call(lambda db: db.hexists(self._key("ids"), event_id)):
+            if not self.link.call(lambda db: db.hexists(self.key("ids"), event_id)):
                 return False
             try:
                 self._confirm(base)
@@ -322,7 +296,7 @@ class RedisStore:
 
         ``seconds`` must be shorter than the time-out of the link.
         """
-        key = self._key("events")
+        key = self.key("events")
         block = max(1, int(1000 * seconds))
         found = self.link.call(lambda db: db.xread({key: f"{after}-0"}, count=_PAGE, block=block), total=_BRIEFLY)
         pages = list(found.values()) if isinstance(found, Mapping) else [page for _, page in found]
@@ -332,55 +306,13 @@ class RedisStore:
 
     def live(self) -> dict[str, int]:
         """Return which edits are live according to the server, with the events that made them so."""
-        rows = self.link.call(lambda db: db.hgetall(self._key("live")))
+        rows = self.link.call(lambda db: db.hgetall(self.key("live")))
         return {edit_id.decode(): int(seq) for edit_id, seq in rows.items()}
-
-    # Vector sets, on servers that have them
-
-    def put_vectors(self, fingerprint: str, namespace: str, rows: Mapping[EditId, NDArray[np.float32]]) -> None:
-        """Put unit rows, (d,), into the set of a namespace."""
-        key = self._key("set", fingerprint, namespace)
-
-        def put(db: Client) -> None:
-            pipe = db.pipeline(transaction=False)
-            for edit_id, row in rows.items():
-                pipe.execute_command("VADD", key, "FP32", row.tobytes(), edit_id)
-            pipe.execute()
-
-        self.link.call(put)
-
-    def drop_vectors(self, fingerprint: str, namespace: str, ids: Sequence[EditId]) -> None:
-        """Take rows out of the set of a namespace; those absent are passed over."""
-        key = self._key("set", fingerprint, namespace)
-
-        def drop(db: Client) -> None:
-            pipe = db.pipeline(transaction=False)
-            for edit_id in ids:
-                pipe.execute_command("VREM", key, edit_id)
-            pipe.execute()
-
-        self.link.call(drop)
-
-    def nearest(self, fingerprint: str, namespace: str, query: NDArray[np.float32], count: int) -> list[str]:
-        """Return the ids of up to ``count`` rows of a namespace's set, most similar to ``query``, (d,), first."""
-        key = self._key("set", fingerprint, namespace)
-        arguments = ("VSIM", key, "FP32", query.tobytes(), "COUNT", count)
-        found = self.link.call(lambda db: db.execute_command(*arguments), total=_BRIEFLY)
-        return [edit_id.decode() for edit_id in found]
-
-    def synced(self, fingerprint: str) -> tuple[int, str]:
-        """Return number and id of the event up to which the sets of ``fingerprint`` are complete; (0, "") for none."""
-        mark = self.link.call(lambda db: db.hget(self._key("meta"), f"set:{fingerprint}"))
-        seq, _, event = mark.decode().partition(" ") if mark is not None else ("0", "", "")
-        return int(seq), event
-
-    def set_synced(self, fingerprint: str, seq: int, event: str) -> None:
-        """Note that the sets of ``fingerprint`` are complete up to event ``seq``."""
-        self.link.call(lambda db: db.hset(self._key("meta"), f"set:{fingerprint}", f"{seq} {event}"))
 
     # How it works
 
-    def _key(self, *parts: str) -> str:
+    def key(self, *parts: str) -> str:
+        """Return the key of a part of the ledger."""
         return self._prefix + ":".join(parts)
 
     def _transaction(self) -> _Transaction | None:
@@ -391,21 +323,21 @@ class RedisStore:
             self._mark = (events[-1].seq, events[-1].id)
 
     def _newest(self, db: Client) -> tuple[int, str]:
-        page = db.xrevrange(self._key("events"), count=1)
+        page = db.xrevrange(self.key("events"), count=1)
         return (_seq(page[0][0]), page[0][1][b"i"].decode()) if page else (0, "")
 
     def _read_about(self, after: int, until: int | None, about: Collection[str]) -> list[Event]:
         ids = list(about)
         if not ids:
             return []
-        rows = self.link.call(lambda db: db.hmget(self._key("about"), ids))
+        rows = self.link.call(lambda db: db.hmget(self.key("about"), ids))
         seqs = sorted({int(seq) for row in rows if row is not None for seq in row.split(b",")})
         seqs = [seq for seq in seqs if seq > after and (until is None or seq <= until)]
 
         def fetch(db: Client) -> list[Any]:
             pipe = db.pipeline(transaction=False)
             for seq in seqs:
-                pipe.xrange(self._key("events"), f"{seq}-0", f"{seq}-0")
+                pipe.xrange(self.key("events"), f"{seq}-0", f"{seq}-0")
             pages: list[Any] = pipe.execute()
             return pages
 
@@ -435,14 +367,14 @@ class RedisStore:
             LedgerMoved: It is not the state any more.
             StoreUnavailable: It cannot be confirmed now.
         """
-        if not self._waits:
+        if not self._promise.waits:
             return
-        status, last = self.link.call(lambda db: self._run(db, self._keys(""), [*base, "", 0]))
+        status, last = self._promise.run(self._keys(""), [*base, "", 0])
         if status == b"moved":
             raise LedgerMoved(f"the ledger is at {last} now, not at {base[0]}", remedy="Try again.")
 
     def _keys(self, fingerprint: str) -> list[str]:
-        return [*map(self._key, ("events", "meta", "ids", "about", "live")), self._key("vectors", fingerprint)]
+        return [*map(self.key, ("events", "meta", "ids", "about", "live")), self.key("vectors", fingerprint)]
 
     def _commit(self, transaction: _Transaction) -> None:
         base = (transaction.base if transaction.events else None) or _ANYWHERE
@@ -452,8 +384,7 @@ class RedisStore:
             arguments += (event.id, encode_event(event), event.edit.id, event.replaces or "", live)
         for pair in transaction.vectors.items():
             arguments += pair
-        keys = self._keys(transaction.fingerprint)
-        status, last = self.link.call(lambda db: self._run(db, keys, arguments))
+        status, last = self._promise.run(self._keys(transaction.fingerprint), arguments)
         if status == b"moved":
             raise LedgerMoved(f"another writer was faster: the ledger is at {last} now", remedy="Try again.")
         if transaction.events:
@@ -462,55 +393,9 @@ class RedisStore:
                 raise StoreError(f"event {transaction.events[0].id} is in the ledger already, at another place")
             self._mark = max(self._mark, (last, transaction.events[-1].id))
 
-    def _run(self, db: Client, keys: list[str], arguments: list[Any]) -> tuple[bytes, int]:
-        """Run the script, wait for what the durability asks for; both on one connection, or the wait is for nothing."""
-        import redis
-
-        source, digest = _script()
-        for _ in range(2):
-            try:
-                if not self._waits:
-                    return _pair(db.evalsha(digest, len(keys), *keys, *arguments))
-                pipe = db.pipeline(transaction=False)
-                pipe.evalsha(digest, len(keys), *keys, *arguments)
-                answer, reached = self._waiting(pipe)
-                if answer[0] != b"moved":
-                    self._reached(reached)
-                return _pair(answer)
-            except redis.exceptions.NoScriptError:
-                db.script_load(source)
-        raise StoreError("the server forgets scripts as soon as they are loaded")
-
-    @property
-    def _waits(self) -> bool:
-        """Whether an answer of the server is not enough."""
-        return self._durability == "replicas" or (self._durability == "disk" and self._waits_for_disk)
-
-    def _waiting(self, pipe: Any) -> list[Any]:
-        # Shorter than the time-out of an answer: a wait in vain must be told from a server that is gone.
-        patience = int(800 * self.link.patience.answer)
-        if self._durability == "disk":
-            pipe.execute_command("WAITAOF", 1, 0, patience)
-        else:
-            pipe.execute_command("WAIT", self._replicas, patience)
-        answers: list[Any] = pipe.execute()
-        return answers
-
-    def _reached(self, reached: Any) -> None:
-        count, wanted, what = (
-            (int(reached[0]), 1, "the server's disk")
-            if self._durability == "disk"
-            else (int(reached), self._replicas, f"{self._replicas} replicas")
-        )
-        if count < wanted:
-            raise StoreUnavailable(
-                f"{self.link.where}: written, but not confirmed by {what} in time",
-                remedy="Not acknowledged, and perhaps there all the same. Adding it again is safe.",
-            )
-
     def _adopt(self) -> None:
         """Make sure that the ledger is ours and of a version we can use."""
-        meta = self._key("meta")
+        meta = self.key("meta")
         version = self.link.call(lambda db: db.hget(meta, "format"))
         if version is None and not self.readonly:
             self.link.call(lambda db: db.hsetnx(meta, "format", str(_FORMAT)))
@@ -521,29 +406,10 @@ class RedisStore:
                 f"the ledger {self.ledger!r} has format {int(version)}; this version knows {_FORMAT}",
                 remedy="pip install --upgrade corrigenda",
             )
-        if self._durability != "server" and not self.readonly:
-            self._check_durability()
+        if not self.readonly:
+            self._promise.check()
         self._mark = self.last()
         self._seen = self._mark[0]
-
-    def _check_durability(self) -> None:
-        if self.link.clustered:
-            raise InvalidRequest(
-                f"durability={self._durability!r} cannot be had from a cluster: its client cannot wait on a connection",
-                remedy="Use durability='server' and appendfsync always on the cluster's servers.",
-            )
-        if self._durability == "replicas":
-            return
-        info = self.link.call(lambda db: db.info("server"))
-        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-        persistence = self.link.call(lambda db: db.info("persistence"))
-        settings = {} if version >= _WAITAOF else self.link.call(lambda db: db.config_get("appendfsync"))
-        self._waits_for_disk = version >= _WAITAOF
-        if not persistence.get("aof_enabled") or settings.get("appendfsync", "always") != "always":
-            raise InvalidRequest(
-                f"{self.link.where} cannot promise durability='disk'",
-                remedy="Set appendonly yes and, before Redis 7.2, appendfsync always on the server.",
-            )
 
     def _damaged(self, why: str) -> StoreDamaged:
         return StoreDamaged(
@@ -573,16 +439,3 @@ def _scan(db: Client, *, key: str, cursor: int) -> tuple[int, list[bytes]]:
 
 def _drop(db: Client, *, key: str, fields: list[bytes]) -> int:
     return int(db.hdel(key, *fields))
-
-
-def _pair(answer: Any) -> tuple[bytes, int]:
-    status, last = answer
-    return status, int(last)
-
-
-@lru_cache(maxsize=1)
-def _script() -> tuple[str, str]:
-    import hashlib
-
-    source = Path(__file__).with_name("append.lua").read_text()
-    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

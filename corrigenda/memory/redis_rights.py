@@ -12,6 +12,7 @@ _READING = ("hello", "info", "hget", "hmget", "hexists", "hgetall", "hlen", "xra
 _SEARCHING = ("command|info", "vsim", "vcard")
 _WRITING = ("evalsha", "script|load", "hset", "hsetnx", "xadd", "wait", "waitaof", "vadd", "vrem")
 _KEEPING = ("hdel", "hscan", "config|get", "del")
+_BEFORE_WAITAOF = ("config|get",)  # how the server flushes is asked for where it cannot be waited for
 _IN_SCRIPT = ("hdel",)  # a script may do what its user may
 
 
@@ -30,9 +31,11 @@ def acl_rules(ledger: str, role: Role, *, version: tuple[int, ...] = (8, 0)) -> 
         raise InvalidRequest(f"{role!r} is no role", remedy=f"Roles: {', '.join(get_args(Role))}.")
     allowed = [*_READING, *_SEARCHING]
     if role != "reader":
-        allowed += [*_WRITING, *_IN_SCRIPT]
+        allowed += [*_WRITING, *_IN_SCRIPT, *_BEFORE_WAITAOF]
     if role == "keeper":
         allowed += _KEEPING
+    if version >= (7, 2) and role != "keeper":
+        allowed = [name for name in allowed if name not in _BEFORE_WAITAOF]
     known = [name for name in dict.fromkeys(allowed) if _since(name) <= version]
     pattern = "%R~" if role == "reader" else "~"
     return ["-@all", f"{pattern}corrigenda:{{{ledger}}}:*", *(f"+{name}" for name in known)]

@@ -23,6 +23,8 @@ _ABBREVIATIONS = word_set(
 )
 _GOES_ON = re.compile(r"(it|this|that|he|she|they) (is|was|are|were)\b[^.?!]{0,60}", re.IGNORECASE)
 _QUESTION = re.compile(r"((in|on|at|of|by|to|for|from|after) )?(who|what|which|where|when|whose|whom|how)\b", re.I)
+_RELATIVE = re.compile(r"(?<=[^\W_]),\s+(?:who|which|whose|whom|where|when)\b(?=.*\.$)", re.IGNORECASE | re.DOTALL)
+"""Opens a clause that tells more about a thing: "Ada, who is an actor." asks nothing."""
 _REQUEST = re.compile(
     r"\b(tell me|wonder\w*|want to know|like to know|need to know|curious|remind me|let me know|name the|give me|"
     r"look up|find out|complete|fill in|answer|who|what|which|where|whose|whom|when|how)\b",
@@ -116,7 +118,9 @@ def _cut(query: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _asks(text: str) -> bool:
-    return text.rstrip('"”») ').endswith(("?", ":", "？")) or _REQUEST.search(text) is not None
+    if text.rstrip('"”») ').endswith(("?", ":", "？")):
+        return True
+    return _REQUEST.search(_RELATIVE.sub("", text)) is not None
 
 
 def _courtesy(query: str, span: tuple[int, int]) -> bool:

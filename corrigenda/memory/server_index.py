@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import StoreError, StoreUnavailable
+from corrigenda.errors import StoreUnavailable
 from corrigenda.memory.index import VectorIndex, Vectors
 from corrigenda.memory.ledger import Event, State
+from corrigenda.memory.redis_sets import VectorSets
 from corrigenda.memory.texts import frame_text, index_text
 from corrigenda.memory.vectors import Encoded, encode_edits, text_hash
 
@@ -44,16 +45,17 @@ class ServerIndex(VectorIndex):
     def __init__(self, store: RedisStore, encoder: Encoder, state: State) -> None:
         super().__init__(encoder.dimension)
         self._store = store
+        self._sets = VectorSets(store, encoder.fingerprint)
         self._encoder = encoder
         self._state = state
 
     def add(self, namespace: str, ids: Sequence[EditId], vectors: Vectors, frames: Vectors) -> None:
         """Put vectors, (n, d) unit rows, into the set of ``namespace``; frames are found through the store."""
-        self._store.put_vectors(self._encoder.fingerprint, namespace, dict(zip(ids, vectors, strict=True)))
+        self._sets.put(namespace, dict(zip(ids, vectors, strict=True)))
 
     def remove(self, namespace: str, ids: Sequence[EditId]) -> None:
         """Take vectors out of the set of ``namespace``."""
-        self._store.drop_vectors(self._encoder.fingerprint, namespace, ids)
+        self._sets.drop(namespace, ids)
 
     def search(self, namespace: str, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
         """Return for each query up to ``k`` live edits with their cosine; none while the server is away."""
@@ -90,8 +92,7 @@ class ServerIndex(VectorIndex):
         """
         if self._store.readonly:
             return
-        fingerprint = self._encoder.fingerprint
-        seq, event = self._store.synced(fingerprint)
+        seq, event = self._sets.complete_at
         goal = (self._state.seq, self._state.event)
         if goal[0] <= seq and self._store.has(seq, event):
             return
@@ -106,7 +107,7 @@ class ServerIndex(VectorIndex):
         for edit_id, edit in touched.items():
             if edit_id not in live:
                 self.remove(edit.namespace, [edit_id])
-        self._store.set_synced(fingerprint, *goal)
+        self._sets.complete_at = goal
 
     def _encoded(self, edits: Sequence[Edit]) -> Encoded:
         encoded = encode_edits(edits, self._encoder, self._store)
@@ -122,7 +123,7 @@ class ServerIndex(VectorIndex):
     def _search(self, namespace: str, query: Vectors, k: int) -> list[tuple[EditId, float]]:
         for wanted in _growing(k + _SPARE):
             live = self._state.namespace(namespace)
-            found = self._store.nearest(self._encoder.fingerprint, namespace, query, wanted)
+            found = self._sets.nearest(namespace, query, wanted)
             edits = [edit for edit_id in found if (edit := live.get(EditId(edit_id))) is not None]
             if len(edits) >= k or len(found) < wanted:
                 break
@@ -148,18 +149,3 @@ def _growing(wanted: int) -> Iterator[int]:
         yield wanted
         wanted *= 4
     yield _MOST
-
-
-def has_vector_sets(store: RedisStore) -> bool:
-    """Tell whether the server of ``store`` can search by itself.
-
-    Raises:
-        StoreUnavailable: It does not answer.
-    """
-    try:
-        store.nearest("", "", np.zeros(1, dtype=np.float32), 1)
-    except StoreUnavailable:
-        raise
-    except StoreError:
-        return False
-    return True

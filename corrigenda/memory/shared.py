@@ -18,9 +18,10 @@ from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.outbox import Intent, Outbox
-from corrigenda.memory.redis import Durability, RedisStore
+from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Patience
-from corrigenda.memory.server_index import has_vector_sets
+from corrigenda.memory.redis_promise import Durability
+from corrigenda.memory.redis_sets import VectorSets
 from corrigenda.memory.tail import Tail
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class SharedMemory(Memory):
     ) -> None:
         if search not in get_args(Where):
             raise InvalidRequest(f"search={search!r} is none", remedy=f"Allowed: {', '.join(get_args(Where))}.")
-        if search == "server" and not has_vector_sets(store):
+        if search == "server" and not VectorSets(store, "").available():
             raise InvalidRequest(
                 f"{store.link.where} has no vector sets", remedy="Use Redis 8 or later, or search='process'."
             )
@@ -105,7 +106,7 @@ class SharedMemory(Memory):
             follow: See the class.
             other_encoder: See the class.
             search: See the class.
-            durability: What an acknowledged write has reached, see :mod:`corrigenda.memory.redis`.
+            durability: What an acknowledged write has reached, see :mod:`corrigenda.memory.redis_promise`.
             replicas: How many of them, with ``durability="replicas"``.
             patience: Time-outs.
             **options: For redis-py: ``username``, ``password``, ``ssl_ca_certs``…

@@ -323,16 +323,17 @@ def test_runs_that_make_no_sense(budget, settings, complaint):
 @pytest.fixture
 def weights(tmp_path):
     """An editor of weights on a tiny model of its own; returns the method and how often the editor was at work."""
-    from tiny_editing import quick, tiny_models
+    from tiny_editing import quick, random_statistics, tiny_models
 
     from corrigenda.cli.eval_methods import Weights
     from corrigenda.eval.contexts import COMPLETION
     from corrigenda.param_editors.editable import EditedWeights
 
     lm = tiny_models.tiny("llama")
+    stats = random_statistics(lm)
 
     def weights():
-        edited = EditedWeights(lm, "ft-m", params=quick("ft-m"), keep=tmp_path / "kept")
+        edited = EditedWeights(lm, "memit", params=quick("memit"), stats=stats, keep=tmp_path / "kept")
         made = []
         apply = edited.editor.apply
 
@@ -371,6 +372,7 @@ def test_a_killed_sequence_of_weight_edits_goes_on_where_it_stopped(weights, bud
     with pytest.raises(KeyboardInterrupt):
         Run(method, method, budget, protocol="sequential", journal=journal, batch=1, progress=stop)(cases)
     assert (len(made), len(journal.rows)) == (3, 1)
+    assert method.edited.chain == []  # what stopped the run has not left the weights edited
     again, made = weights()
     rows = Run(again, again, budget, protocol="sequential", journal=journal, batch=1)(cases)
     assert made == []

@@ -178,3 +178,73 @@ def test_a_judge_without_an_opinion_is_unscored(scripted, budget, case):
     (row,) = Run(method, method, budget, extras=(Judge(YesMan()),))([told])
     assert row["probes"][0]["scores"]["reliability_judged"] is None
     assert "no opinion" in row["probes"][0]["unscored"]["reliability_judged"]
+
+
+def test_what_is_asked_of_a_memory_reaches_the_model_under_the_plan():
+    """A strategy that changes requests, one that knows the answer, one that forces a beginning, one with a worker."""
+    from contextlib import contextmanager
+
+    from corrigenda.chat import Chat, Trace
+    from corrigenda.cli.eval_memory import PassingThrough
+    from corrigenda.middleware.consult import Decision
+    from corrigenda.middleware.strategies.base import Plan
+
+    lm = tiny_models.cached("llama")
+    at_work = []
+
+    class Worker:
+        def model(self, base):
+            return base
+
+        @contextmanager
+        def at_work(self, base, details, columns):
+            at_work.append((tuple(details), columns))
+            yield
+
+    told = Chat.of("The capital of France")
+    plans = {
+        "changed": Plan(told),
+        "known": Plan(told, answer=" Lyon."),
+        "forced": Plan(told, prefix=" Lyon"),
+        "worker": Plan(told, worker=Worker(), detail=7),
+        "untouched": None,
+    }
+
+    class Model:
+        def __init__(self):
+            self.lm, self.decided = lm, 0
+
+        def decide(self, requests):
+            self.decided += len(requests)
+            return [Decision(item, plans[item.query], Trace()) for item in requests]
+
+        def _continued(self, decisions, max_new_tokens, stop, batch):
+            return [f"{len(stop.texts)}" for _ in decisions]
+
+    class Edited:
+        def __init__(self):
+            self.model, self.batch_size, self.stop = Model(), 8, None
+            self.memory = type("Memory", (), {"live": lambda self: []})()
+
+    edited, unedited = Edited(), Cached(Bare(lm))
+    front = PassingThrough(edited, unedited)
+    names = list(plans)
+    scores = front.score(names, ["Lyon"] * 5)
+    bare = Bare(lm)
+    expected = bare.score(["The capital of France"], ["Lyon"])[0]
+    assert scores[0].log_prob == pytest.approx(expected.log_prob, abs=1e-4)
+    assert scores[1].is_greedy
+    assert scores[2].is_greedy
+    assert scores[3].log_prob == pytest.approx(scores[0].log_prob, abs=1e-4)
+    assert scores[4].log_prob == pytest.approx(bare.score(["untouched"], ["Lyon"])[0].log_prob, abs=1e-4)
+    found = front.next_tokens(names)
+    assert found[0].first == found[3].first == bare.next_tokens(["The capital of France"])[0].first
+    assert found[1].log_probs == (0.0,)
+    assert front.next_tokens(["known"], [(1, 2)])[0].ids == (1, 2)
+    texts = front.write(names, tokens=4, seed=0)
+    assert texts[1].startswith(" Lyon.")
+    assert texts[2].startswith(" Lyon")
+    assert texts[0] == bare.write(["The capital of France"], tokens=4, seed=0)[0]
+    assert {details for details, _ in at_work} == {(7,)}
+    assert edited.model.decided == 5  # each prompt once, whatever was asked of it
+    assert front.continue_until(["changed"], max_new_tokens=4, stops=("x", "y")) == ["2"]

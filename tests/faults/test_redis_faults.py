@@ -1,4 +1,4 @@
-"""Faults, provoked a few times each; ``tests/faults/rounds.py`` does it often, and ``make test-slow`` ten times."""
+"""Faults, provoked once each; ``tests/faults/rounds.py`` does it often, and ``make test-slow`` ten times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from corrigenda.memory.redis_link import Patience
 
 pytestmark = pytest.mark.redis
 
-LONG = ("killed-server-everysec", "silent-line", "failover", "failover-behind", "eight-writers")
+LONG = ("killed-server-everysec", "power-cut-everysec", "silent-line", "failover", "failover-behind")
+LONG += ("eight-writers", "two-processes")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def server(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
 def test_a_fault(name: str) -> None:
     if name in NEEDS_COMPILER and COMPILER is None:
         pytest.skip("no C compiler here")
-    tally = provoke(name, 1 if name == "moving-slot" else 2)
+    tally = provoke(name, 1)
     assert tally.clean, tally
 
 

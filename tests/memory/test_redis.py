@@ -70,11 +70,11 @@ def test_appending_the_same_events_again_changes_nothing(connect: Connect) -> No
     with store.exclusive():
         store.read()
         store.append(events)
-    keys = [store._key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
+    keys = [store.key(name) for name in ("events", "meta", "ids", "about", "live", "vectors")]
     again = [1, "", "", 2]
     for event in events:
         again += [event.id, b"{}", event.edit.id, "", "1"]
-    assert store._run(store.link.client, keys, again) == (b"known", 3)
+    assert store._promise.run(keys, again) == (b"known", 3)
     assert [event.seq for event in store.read()] == [1, 2, 3]
     assert store.append(events) == 3
 
@@ -141,7 +141,7 @@ def test_waiting_for_what_others_append(connect: Connect) -> None:
 def test_a_gap_is_damage(connect: Connect) -> None:
     store = connect()
     store.append(added(*range(5)))
-    store.link.client.xdel(store._key("events"), "3-0")
+    store.link.client.xdel(store.key("events"), "3-0")
     with pytest.raises(StoreDamaged, match="events 3 to 3 are missing"):
         store.read()
     assert [event.seq for event in store.read(until=2)] == [1, 2]
@@ -150,21 +150,21 @@ def test_a_gap_is_damage(connect: Connect) -> None:
 def test_a_record_that_was_meddled_with_is_damage(connect: Connect) -> None:
     store = connect()
     for seq, record in enumerate([b"{", b"[]", b'{"id": 1}', b"\xff"], 1):
-        store.link.client.xadd(store._key("events"), {"i": "x", "e": record}, id=f"{seq}-0")
+        store.link.client.xadd(store.key("events"), {"i": "x", "e": record}, id=f"{seq}-0")
         with pytest.raises(StoreDamaged, match=f"event {seq} cannot be read"):
             store.read(seq - 1)
 
 
 def test_later_formats_and_foreign_keys_are_refused(connect: Connect) -> None:
     store = connect()
-    store.link.client.hset(store._key("meta"), "format", "2")
+    store.link.client.hset(store.key("meta"), "format", "2")
     with pytest.raises(StoreTooNew):
         connect()
-    store.link.client.hset(store._key("meta"), "format", "soup")
+    store.link.client.hset(store.key("meta"), "format", "soup")
     with pytest.raises(StoreDamaged):
         connect()
-    store.link.client.delete(store._key("meta"))
-    store.link.client.set(store._key("meta"), "a string")
+    store.link.client.delete(store.key("meta"))
+    store.link.client.set(store.key("meta"), "a string")
     with pytest.raises(StoreError, match="WRONGTYPE"):
         connect()
 
@@ -315,6 +315,21 @@ def test_a_line_that_nobody_else_can_read(tmp_path: Path, redis_server: RedisSer
             RedisStore.connect(url, patience=QUICK)  # nobody vouches for it
         with pytest.raises(StoreUnavailable):
             RedisStore.connect(f"redis://127.0.0.1:{port}", patience=QUICK)
+
+
+def test_sentinel_says_who_the_primary_is(own_server: RedisServer, tmp_path: Path) -> None:
+    folder, port = tmp_path / "sentinel", free_port()
+    folder.mkdir()
+    watch = f"sentinel monitor it 127.0.0.1 {own_server.port} 1"
+    (folder / "it.conf").write_text(f"port {port}\ndir {folder}\n{watch}\n")
+    with RedisServer(folder, port=port, configuration=folder / "it.conf"):
+        store = RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}/it", patience=QUICK)
+        assert store.append(added(1)) == 1
+        store.close()
+        with pytest.raises(StoreUnavailable):
+            RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}/another", patience=QUICK)
+    with pytest.raises(InvalidRequest, match="names no service"):
+        RedisStore.connect(f"redis+sentinel://127.0.0.1:{port}")
 
 
 def test_a_server_without_memory_refuses_and_says_so(own_server: RedisServer) -> None:

@@ -12,10 +12,11 @@ import pytest
 from servers import RedisServer, with_vector_sets
 from test_redis_shared import capital, found, until
 
+from corrigenda.edit import EditId
 from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis_link import Patience
-from corrigenda.memory.server_index import has_vector_sets
+from corrigenda.memory.redis_sets import VectorSets
 from corrigenda.memory.shared import SharedMemory
 from corrigenda.testing import FixedEncoder
 
@@ -81,7 +82,7 @@ def test_what_others_left_out_is_put_in(connect: Connect) -> None:
     assert "Abuja" not in found(one, "The capital of Nigeria is")
     one._replica.sync()
     assert found(one, "The capital of Nigeria is")[0] == "Abuja"
-    assert one._server.synced("fixed-32")[0] == 22
+    assert VectorSets(one._server, "fixed-32").complete_at[0] == 22
     followed = connect()
     found(followed, "anything")
     careless.add(capital("Brazil", "Brasilia"))
@@ -95,7 +96,8 @@ def test_what_is_not_live_hides_nothing(connect: Connect) -> None:
     for number in range(50):
         one.retract(capital(f"Land{number}", "Same").id)
     assert len(one.search(one.encoder.encode(["The capital of Land3 is"]), 8)[0]) == 8
-    one._server.put_vectors("fixed-32", "default", {"e-unknown": one.encoder.encode(["The capital of Land55 is"])[0]})
+    stray = {EditId("e-unknown"): one.encoder.encode(["The capital of Land55 is"])[0]}
+    VectorSets(one._server, "fixed-32").put("default", stray)
     assert one.search(one.encoder.encode(["The capital of Land55 is"]), 1)[0][0].edit.subject == "Land55"
 
 
@@ -103,9 +105,9 @@ def test_a_ledger_that_lost_its_end_is_put_in_anew(connect: Connect) -> None:
     one = connect(follow=False)
     one.add_many([capital(f"Land{number}") for number in range(5)])
     found(one, "anything")
-    one._server.set_synced("fixed-32", 99, "another")
+    VectorSets(one._server, "fixed-32").complete_at = (99, "another")
     one._replica.sync()
-    assert one._server.synced("fixed-32") == (5, one._replica.state.event)
+    assert VectorSets(one._server, "fixed-32").complete_at == (5, one._replica.state.event)
 
 
 def test_a_server_that_is_away_finds_nothing_and_costs_little(connect: Connect, modern: RedisServer) -> None:
@@ -126,11 +128,11 @@ def test_a_server_that_is_away_finds_nothing_and_costs_little(connect: Connect, 
 
 
 def test_only_where_there_are_vector_sets(redis_server: RedisServer, connect: Connect) -> None:
-    assert has_vector_sets(connect()._server)
+    assert VectorSets(connect()._server, "").available()
     with pytest.raises(InvalidRequest, match="Allowed"):
         connect(search="elsewhere")
     plain = Memory.connect(redis_server.url, encoder=FixedEncoder(32), follow=False)
-    if not has_vector_sets(plain._server):
+    if not VectorSets(plain._server, "").available():
         with pytest.raises(InvalidRequest, match="no vector sets"):
             Memory.connect(redis_server.url, search="server")
     plain.close()

@@ -279,7 +279,7 @@ def test_the_mark_of_the_encoder_is_in_the_record(connect: Connect) -> None:
     edit = one.add(capital())
     one.retract(edit.id)
     one.add_many([capital(f"Land{number}") for number in range(600)])  # more than are encoded at a time
-    rows = one._server.link.client.xrange(one._server._key("events"))
+    rows = one._server.link.client.xrange(one._server.key("events"))
     assert [fields[b"f"] for _, fields in rows] == [b"fixed-32", b"", *[b"fixed-32"] * 600]
 
 

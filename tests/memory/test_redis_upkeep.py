@@ -114,9 +114,9 @@ def test_what_verify_finds(where: str, fixed: FixedEncoder, tmp_path: Path) -> N
         assert "does not hold" in verify(store, snapshot, fixed).faults[0]
         if "://" in where:
             server: Any = store
-            server.link.client.hdel(server._key("live"), fact(1).id)
+            server.link.client.hdel(server.key("live"), fact(1).id)
             assert "table of live edits" in verify(store).faults[0]
-            server.link.client.xdel(server._key("events"), "1-0")
+            server.link.client.xdel(server.key("events"), "1-0")
             assert "missing" in verify(store).faults[0]
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from corrigenda.edit import Edit, Validity
+from corrigenda.edit import Edit, Validity, trusted
 from corrigenda.errors import InvalidEdit, InvalidRequest, UnknownEdit
+from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.expansion import KINDS, TAG, adopt, expand
 from corrigenda.middleware.knowledge import Tables
@@ -156,6 +157,24 @@ def test_consequences_go_with_the_parent_at_any_depth(memory: Memory):
     memory.retract(child.id)
     assert not memory.is_live(grandchild.id)
     assert memory.is_live(CAPITAL.id)
+
+
+def test_what_follows_from_a_consolidated_edit_stays():
+    child = Edit("a", "b", parent=CAPITAL.id)
+    state = replay(Event("added", edit, seq=seq) for seq, edit in enumerate((CAPITAL, child), 1))
+    assert state.derived(CAPITAL.id) == (child,)
+    state.apply(Event("consolidated", CAPITAL, seq=3))
+    assert list(state.live) == [child.id]
+    state.apply(Event("restored", CAPITAL, seq=4))
+    removed, _ = state.apply(Event("retracted", CAPITAL, seq=5))
+    assert {edit.id for edit in removed} == {CAPITAL.id, child.id}
+
+
+def test_a_parent_is_part_of_what_is_claimed():
+    child = CAPITAL.replace(parent=CAPITAL.id)
+    assert child.id != CAPITAL.id
+    assert Edit.from_dict(child.to_dict()) == child
+    assert trusted(child.to_dict(), child.id) == child
 
 
 def test_only_what_follows_from_a_live_edit_is_a_consequence(memory: Memory):

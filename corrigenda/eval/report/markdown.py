@@ -11,7 +11,8 @@ from corrigenda.eval.report.tables import Cell, Table
 
 LEGEND = (
     "**Bold**: best of the column; ≈: not significantly different from the best (paired sign-flip test over the cases "
-    "that both scored, Holm-corrected, 5 %); ▾: significantly worse. ±: standard error over edits. – : not scored."
+    "that both scored, Holm-corrected, 5 %); ▾: significantly worse. ±: standard error over edits; n: edits scored, "
+    "where fewer than N. –: not scored, which is not zero."
 )
 
 

@@ -14,7 +14,8 @@ from corrigenda.eval.report.tables import Cell, Table
 _LEGEND = (
     "<b>Shaded</b>: best of the column. ≈: not significantly different from the best (paired sign-flip test over the "
     "cases that both scored, Holm-corrected within the column, 5 %). ▾: significantly worse. ±: standard error over "
-    "edits. –: not scored, which is not zero. The method <code>none</code> is the unedited model; it takes no part."
+    "edits; n: edits scored, where fewer than N. –: not scored, which is not zero. The method <code>none</code> is the "
+    "unedited model; it takes no part."
 )
 
 

@@ -181,7 +181,8 @@ def _column(own: dict[str, Entry], methods: Sequence[str], name: str) -> list[Ce
         best = max(contest, key=lambda method: sign * contest[method])
         p_values = {method: differ(own[method], own[best], name) for method in contest if method != best}
         worse = holm(p_values)
-        marks = {method: "worse" if worse[method] else "like" for method in p_values} | {best: "best"}
+        marks = {method: "worse" if worse[method] else "like" for method, p in p_values.items() if p is not None}
+        marks[best] = "best"
     cells = []
     for method in methods:
         metric = values.get(method)
@@ -189,7 +190,10 @@ def _column(own: dict[str, Entry], methods: Sequence[str], name: str) -> list[Ce
             cells.append(NOTHING)
             continue
         error = "" if metric["stderr"] is None else f"±{_short(metric['stderr'])}"
-        cells.append(Cell(_short(metric["value"]), error, marks.get(method, ""), metric["value"]))
+        # Fewer cases than the N of the row: the others were unscored, or have no such probe.
+        fewer = f"n={metric['n']}" if metric["n"] != own[method].results["cases"]["total"] else ""
+        note = " ".join(part for part in (error, fewer) if part)
+        cells.append(Cell(_short(metric["value"]), note, marks.get(method, ""), metric["value"]))
     return cells
 
 

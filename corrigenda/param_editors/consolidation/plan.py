@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import InvalidParams, InvalidRequest, PlanOutdated
+from corrigenda.errors import InvalidParams, InvalidRequest, NothingToPrint, PlanOutdated
 from corrigenda.param_editors.consolidation.durable import write_json
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
@@ -201,7 +201,7 @@ def make_plan(
         **settings: Other fields of :class:`Plan`.
 
     Raises:
-        InvalidRequest: Nothing to print; says what was left out and why.
+        NothingToPrint: Says what was left out and why.
         InvalidParams: No preset, or values that the editor refuses.
     """
     wanted = selection or Selection()
@@ -213,7 +213,7 @@ def make_plan(
         edits, left_out = fit.edits, left_out | fit.left_out
     if not edits:
         reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
-        raise InvalidRequest(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
+        raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
     changes = dict(params or {}) | ({"layers": list(layers)} if layers else {})
     kind = editor(name).params_type
     full = kind.from_dict(changes) if "layers" in changes and not _has_preset(name, lm) else kind.preset(name, lm)

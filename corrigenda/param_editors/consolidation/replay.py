@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import InvalidRequest, NothingToPrint
 from corrigenda.param_editors.consolidation import marks
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.plan import Plan, make_plan
@@ -51,7 +51,8 @@ def replay_plan(
         The plan, and how many edits returned to memory.
 
     Raises:
-        InvalidRequest: Nothing is printed in the old model, or it is the same model.
+        NothingToPrint: Nothing is printed in the old model that still holds.
+        InvalidRequest: It is the same model.
     """
     if old.about()["fingerprint"] == lm.fingerprint:
         raise InvalidRequest(
@@ -59,13 +60,13 @@ def replay_plan(
         )
     promotions = old.current().promotions
     if not promotions and not include_live:
-        raise InvalidRequest(f"nothing is printed in {old.model}", remedy="Replay --live edits, or make a plan.")
+        raise NothingToPrint(f"nothing is printed in {old.model}", remedy="Replay --live edits, or make a plan.")
     back = sum(marks.back_on_probation(memory, name) for name in promotions)
     ids = {edit.id for name in promotions for edit in marks.shadows(memory, name)}
     if include_live:
         ids |= {edit.id for edit in memory.live(namespace)}
     if not ids:
-        raise InvalidRequest("none of what was printed still holds", remedy="There is nothing to replay.")
+        raise NothingToPrint("none of what was printed still holds", remedy="There is nothing to replay.")
     selection = Selection(namespace=namespace, ids=tuple(sorted(ids)), printed_too=True)
     plan = make_plan(memory, lm, source, home, selection=selection, **settings)
     return plan, back

@@ -7,7 +7,7 @@ from learned import edit, facts
 from learned_consolidation import EDITED, PARAMS, good_edits, poison, same, weights_of
 
 from corrigenda.edit import Edit
-from corrigenda.errors import InvalidParams, InvalidRequest, MissingStatistics, ModelLocked, PlanOutdated
+from corrigenda.errors import InvalidParams, MissingStatistics, ModelLocked, NothingToPrint, PlanOutdated
 from corrigenda.lm.loading import load
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.job import read_result, run
@@ -151,7 +151,7 @@ def test_another_base_model_is_refused(world, tmp_path):
 
 
 def test_empty_plans_and_odd_gates_are_refused(world, world_of):
-    with pytest.raises(InvalidRequest, match="nothing to print"):
+    with pytest.raises(NothingToPrint, match="nothing to print"):
         world.plan(selection=Selection(tags=("absent",)))
     with pytest.raises(InvalidParams, match="no questions"):
         world.run(world.plan(gate={"max_drops": {"piqa": 0.01}}))

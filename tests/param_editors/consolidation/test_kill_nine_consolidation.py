@@ -10,7 +10,3 @@ def test_a_killed_job_leaves_the_old_model_or_the_new_one_and_goes_on(tmp_path, 
     assert len(kills) >= 20
     assert sum(kill.died for kill in kills) >= 10
     assert {kill.stage for kill in kills} == {"run", "promote", "rollback"}
-
-
-def test_one_kill(tmp_path, learned_model):
-    assert len(rounds(1, 3, learned_model, tmp_path)) >= 1
