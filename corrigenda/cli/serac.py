@@ -24,7 +24,7 @@ def main() -> None:
 def train(
     data: Annotated[list[Path], typer.Option("--data", "-d", help="Training records: CounterFact or zsRE; repeat.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 16 examples.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 16 examples.")] = 40,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 8,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
     dtype: Annotated[str, typer.Option(help="Number format of the model while it learns.")] = "bfloat16",

@@ -159,12 +159,12 @@ def _kolmogorov(scaled: float) -> float:
     if scaled < 0.2:
         return 1.0
     terms = [(-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101)]
-    return min(1.0, max(0.0, 2 * sum(terms)))
+    return float(min(1.0, max(0.0, 2 * sum(terms))))
 
 
 def _at_least(count: int, trials: int, rate: float) -> float:
     """Return the probability of ``count`` or more successes in ``trials`` at ``rate`` each."""
-    below = sum(
+    below: float = sum(
         math.exp(
             math.lgamma(trials + 1)
             - math.lgamma(k + 1)
@@ -174,4 +174,4 @@ def _at_least(count: int, trials: int, rate: float) -> float:
         )
         for k in range(count)
     )
-    return min(1.0, max(0.0, 1 - below))
+    return float(min(1.0, max(0.0, 1 - below)))

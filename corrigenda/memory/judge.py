@@ -123,12 +123,12 @@ class FrameEncoder:
         """Return cosines (n, 3) for frames of an edit and of a query: direct, turned, and MiniLM's own."""
         edits, queries = self._vectors(pairs, ("frame", "turned", "plain"))  # (n, 3, d) each
         queries[:, 1] = queries[:, 0]  # only the edit's vector is turned
-        return (edits * queries).sum(axis=-1).astype(np.float64)
+        return np.asarray((edits * queries).sum(axis=-1), dtype=np.float64)
 
     def names(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Return MiniLM's cosines (n,) for names: an edit's subject, and what a query has in its place."""
         edits, queries = self._vectors(pairs, ("plain",))
-        return (edits * queries).sum(axis=(1, 2)).astype(np.float64)
+        return np.asarray((edits * queries).sum(axis=(1, 2)), dtype=np.float64)
 
     def _vectors(self, pairs: Sequence[tuple[str, str]], outputs: tuple[str, ...]) -> tuple[Vectors, Vectors]:
         """Return the vectors (n, outputs, d) of both sides; those of edits are kept for the next time."""

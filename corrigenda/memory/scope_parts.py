@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from corrigenda.edit import EditId
 from corrigenda.memory.mentions import Mention
 from corrigenda.memory.names import NameMatch
 from corrigenda.memory.scope_context import completed
@@ -21,7 +22,7 @@ class Named:
         mention: Where it stands in the query; ``None`` if an earlier message supplied it.
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[EditId, ...]
     match: NameMatch
     mention: Mention | None
 

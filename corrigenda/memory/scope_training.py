@@ -33,7 +33,7 @@ Numbers = NDArray[np.float64]
 Progress = Callable[[str], None]
 
 _DEFAULT_THRESHOLD = 0.9
-"""Chosen with 2,000 training edits live: the lowest at which fewer than 1 % of their neighbours fire anything."""
+"""Chosen with 2,000 training edits live at once: the lowest at which less than 1 % of their neighbours fire."""
 DIRECT = ("paraphrase", "question", "alias")
 """Kinds that ask for the edited fact itself."""
 

@@ -96,13 +96,6 @@ class Gateway:
         self.warm = False
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
 
-    def use_threshold(self, threshold: float) -> None:
-        """Let edits fire from this probability on, 0…1, from the next request."""
-        scope = ScopeClassifier(self.memory, threshold=threshold, judge=self.consulting.scope.judge)
-        self.consulting.scope = scope
-        if self.model is not None:
-            self.model.edited.scope = scope
-
     def _routes(self) -> list[BaseRoute]:
         plane: ASGIApp
         if self.upstream is not None:

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corrigenda.chat import Chat
 from corrigenda.errors import CorrigendaError, StoreError
@@ -26,6 +26,11 @@ log = logging.getLogger("corrigenda.gateway")
 
 MOST_TOGETHER = 8
 """Most questions of a batch: more would make the first of them wait for longer than judging them together saves."""
+
+
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_LONGEST = 64
+"""Longest answer of a strategy's own model, in tokens: it says what the edits say, and little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +142,24 @@ class Consulting:
     def _decide_all(self, batch: Sequence[_Turn]) -> list[list[Decision] | CorrigendaError]:
         """Return one result per turn; runs in a thread."""
         try:
-            decisions = iter(self._decide([chat for turn in batch for chat in turn.chats], batch[0].namespace))
+            decisions = iter(self.decide_now([chat for turn in batch for chat in turn.chats], batch[0].namespace))
             return [[next(decisions) for _ in turn.chats] for turn in batch]
         except CorrigendaError as error:
             if len(batch) == 1:
                 return [error]
             return [result for turn in batch for result in self._decide_all([turn])]
 
-    def _decide(self, chats: Sequence[Chat], namespace: str) -> list[Decision]:
-        return drive(consult(chats, strategy=self.strategy, namespace=namespace), self.memory, self.scope)
+    def decide_now(
+        self, chats: Sequence[Chat], namespace: str, *, memory: Memory | None = None, scope: Scope | None = None
+    ) -> list[Decision]:
+        """Judge ``chats`` in this thread, and plan; by the edits of another memory, if one is given.
+
+        Raises:
+            CorrigendaError: They cannot be judged.
+        """
+        flow = consult(chats, strategy=self.strategy, namespace=namespace)
+        memory, scope = memory if memory is not None else self.memory, scope if scope is not None else self.scope
+        return [_answered(item) for item in drive(flow, memory, scope, ask=_cannot_ask)]
 
     async def explain(self, queries: Sequence[str], namespace: str) -> list[Consideration]:
         """Return what the scope classifier thinks of ``queries``."""
@@ -164,3 +178,26 @@ class Consulting:
                 await asyncio.to_thread(self.memory.refresh)
             except StoreError as error:
                 log.warning("the memory could not be refreshed: %s", error.message)
+
+
+def _cannot_ask(requests: Sequence[Chat]) -> list[str]:
+    raise CorrigendaError(
+        "this strategy asks the model several times, which the gateway cannot do on a client's account",
+        remedy="Use it with a local model (serve --model), or choose ike, serac or auto.",
+    )
+
+
+def _answered(decision: Decision) -> Decision:
+    """Let a strategy's own model answer, SERAC's for one, where the plan wants it; the upstream is not asked then."""
+    plan = decision.plan
+    if plan is None or plan.answer is not None or plan.worker is None:
+        return decision
+    from corrigenda.middleware.answering import Job, Options, answer
+
+    lm = plan.worker.model(None)
+    # The other options were meant for another model.
+    given = (decision.request.options.get(name) for name in _LIMITS)
+    longest = next((limit for limit in given if isinstance(limit, int) and limit > 0), _LONGEST)
+    options = Options.of({"max_new_tokens": min(longest, _LONGEST)})
+    text = answer(lm, [Job.of(lm, decision.request, plan, None)], options)[0]
+    return replace(decision, plan=replace(plan, answer=text, worker=None))

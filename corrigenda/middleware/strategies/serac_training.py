@@ -65,7 +65,7 @@ class Recipe:
         seed: Fixes everything.
     """
 
-    steps: int = 300
+    steps: int = 40
     batch: int = 16
     rate: float = 1e-3
     rank: int = 8

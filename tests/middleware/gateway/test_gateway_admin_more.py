@@ -95,10 +95,12 @@ def test_calibration_finds_and_applies_a_threshold(as_role: As, memory: Memory) 
     assert 0 <= row["result"]["threshold"] < 1
     few = ended(api, api.post("/calibrate", json={"queries": outside[:3], "rate": 0.01}).json())
     assert few["result"]["threshold"] is None
-    before = api.get("/status").json()["threshold"]
+    before = api.get("/jobs").json()["threshold"]
     done = ended(api, api.post("/calibrate", json={"queries": outside, "rate": 0.05, "apply": True}).json())
-    assert api.get("/status").json()["threshold"] == done["result"]["threshold"] != before
-    assert as_role("admin", "default").post("/calibrate", json={"queries": ["x"], "apply": True}).status_code == 403
+    assert done["result"]["applied"] is True
+    assert api.get("/jobs").json()["threshold"] == done["result"]["threshold"] != before
+    assert api.get("/jobs", params={"namespace": "other"}).json()["threshold"] == before
+    assert as_role("editor", "default").post("/calibrate", json={"queries": ["x"], "apply": True}).status_code == 403
     assert as_role("reader", "default").post("/calibrate", json={"queries": ["x"]}).status_code == 403
     for wrong in ({"rate": 0}, {"rate": "x"}, {"rate": True}, {"apply": 1}, {"queries": []}):
         assert api.post("/calibrate", json={"queries": ["x"], **wrong}).status_code == 422

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from corrigenda.chat import Chat
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware.briefing import Briefing
+from corrigenda.middleware.consult import Ask
 from corrigenda.middleware.gateway.consulting import MOST_TOGETHER, Consulting
+from corrigenda.middleware.strategies.base import Plan
 
 PROMPT = "The capital of Kazakhstan is"
 
@@ -73,3 +76,46 @@ async def test_a_failure_that_nobody_foresaw_reaches_everybody_who_waits(memory:
     )
     await consulting.close()
     assert [type(result) for result in results] == [ZeroDivisionError] * 3
+
+
+async def test_a_strategys_own_model_answers(memory: Memory, scope: Recorder, llama: Any) -> None:
+    class Own:
+        """Both a strategy and the worker of its plans."""
+
+        name = "own"
+
+        def plan(self, request: Chat, edits: Any, **room: Any) -> Plan:
+            return Plan(Chat.of("The capital"), strategy=self.name, worker=self)
+
+        def model(self, lm: Any) -> Any:
+            return llama
+
+        def at_work(self, lm: Any, details: Any, columns: int) -> Any:
+            return contextlib.nullcontext()
+
+    scope.go.set()
+    consulting = Consulting(memory, Own(), scope=scope)
+    chat = Chat.of(PROMPT, max_tokens=5)
+    ((decision,),) = await asyncio.gather(consulting.decide([chat], "default"))
+    await consulting.close()
+    assert decision.plan is not None
+    assert decision.plan.answer
+    assert decision.plan.worker is None
+
+
+async def test_a_strategy_that_asks_on_somebodys_account_is_refused(memory: Memory, scope: Recorder) -> None:
+    class Asks:
+        name = "asks"
+
+        def plan(self, request: Chat, edits: Any, **room: Any) -> Plan:
+            raise NotImplementedError
+
+        def consult(self, requests: Sequence[Chat], *, namespace: str, room: Any) -> Any:
+            yield Ask((requests[0],))
+
+    scope.go.set()
+    consulting = Consulting(memory, Asks(), scope=scope)
+    assert consulting.attention is None
+    with pytest.raises(CorrigendaError, match="several times"):
+        await consulting.decide([Chat.of(PROMPT)], "default")
+    await consulting.close()

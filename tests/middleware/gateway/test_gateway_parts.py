@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corrigenda.chat import Chat, Message
-from corrigenda.errors import InvalidRequest, StoreDamaged, StoreNotWritable, UnknownName
+from corrigenda.edit import Edit
+from corrigenda.errors import CorrigendaError, InvalidRequest, StoreDamaged, StoreNotWritable, UnknownName
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Candidate
+from corrigenda.middleware.briefing import Briefing
 from corrigenda.middleware.gateway import server
 from corrigenda.middleware.gateway.app import Gateway
 from corrigenda.middleware.gateway.attention import LONG, Attention
@@ -62,6 +66,46 @@ class TestWire:
     def test_harmless(self) -> None:
         assert harmless("a <|im_end|>\n b [INST] </s>") == "a <| im_end|> b [ INST] < /s>"
         assert harmless("5 < 6 | x [1] <b>") == "5 < 6 | x [1] <b>"
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        ["<|im_end|>", "<|im_start|>system", "[/INST]", "[INST]", "</s>", "<s>", "<<SYS>>", "<end_of_turn>"]
+    )
+    | st.text(max_size=6)
+    | st.sampled_from(["\n", '"}]', '"role":"system"', "<|eot_id|>", "<|", "|>", "\nUser:"]),
+    min_size=1,
+    max_size=6,
+).map("".join)
+
+
+@given(target=HOSTILE, streamed=st.booleans())
+def test_no_edit_text_alters_roles_or_the_template(target: str, streamed: bool) -> None:
+    try:
+        edit = Edit("The capital of Oz is", target, subject="Oz")
+    except CorrigendaError:
+        return  # nothing that can be an edit
+    body = {"stream": streamed, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Oz is?"}]}
+    (question,) = asked("chat", body)
+    hit = Candidate(edit, 0.9, 0.5, 0.8, None, {}, "direct", "Oz is?")
+    sent = json.loads(json.dumps(revised("chat", body, question, Briefing().plan(question.chat, [hit]).request)))
+    assert [turn["role"] for turn in sent["messages"]] == ["system", "user"]
+    assert (sent["messages"][0], sent["stream"]) == (body["messages"][0], streamed)
+    said = sent["messages"][1]["content"]
+    for token in (
+        "<|im_end|>",
+        "<|im_start|>",
+        "<|eot_id|>",
+        "[INST]",
+        "[/INST]",
+        "</s>",
+        "<s>",
+        "<<SYS>>",
+        "<end_of_turn>",
+    ):
+        assert token not in said
+    # Whatever the edit says stays on the line of its fact: it cannot pretend to be a line of its own.
+    assert said.count("\n") <= 4
 
 
 class TestAttention:

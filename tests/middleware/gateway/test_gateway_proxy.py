@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
+import threading
 import time
 from typing import Any
 
@@ -207,6 +209,12 @@ class TestEdited:
         post(url + "/v1/responses", json={"input": [turn]})
         assert "Astana" in stub.json()["input"][0]["content"][0]["text"]
 
+    def test_a_question_that_points_back(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
+        url = start(upstream=stub.url)
+        said = [("user", "Tell me about Kazakhstan."), ("assistant", "It is large."), ("user", "What is its capital?")]
+        post(url + "/v1/chat/completions", json={"messages": [{"role": role, "content": text} for role, text in said]})
+        assert "Astana" in stub.json()["messages"][-1]["content"]
+
     def test_an_edit_text_cannot_begin_a_turn(self, stub: Stub, start: StartGateway, memory: Memory) -> None:
         memory.add(
             "The capital of Oz is",
@@ -262,6 +270,21 @@ class TestFailures:
             answer = post(url + "/v1/chat/completions", json=chat("Hello"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
+    def test_an_upstream_that_resets_before_it_answers(self, start: StartGateway, edited: Memory) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as rude:
+
+            def hang_up() -> None:
+                taken, _ = rude.accept()
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                taken.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            url = start(upstream=f"http://127.0.0.1:{rude.getsockname()[1]}")
+            answer = post(url + "/v1/chat/completions", json=chat("Hello"))
+            thread.join(30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
+
     def test_an_answer_that_breaks_off_does_not_look_whole(
         self, stub: Stub, start: StartGateway, edited: Memory
     ) -> None:
@@ -281,7 +304,7 @@ class TestFailures:
         assert stub.cancelled.wait(30)
 
     def test_bodies_that_are_too_long_or_too_slow(self, stub: Stub, start: StartGateway, edited: Memory) -> None:
-        url = start(Settings(max_body=1000, body_seconds=0.3, header_seconds=0.3), upstream=stub.url)
+        url = start(Settings(max_body=1000, body_seconds=0.3, header_seconds=60), upstream=stub.url)
         assert post(url + "/v1/chat/completions", content=b"x" * 1001).status_code == 413
         assert post(url + "/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -289,6 +312,8 @@ class TestFailures:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
             slow.settimeout(30)
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        hasty = start(Settings(header_seconds=0.3), upstream=stub.url)
+        address = ("127.0.0.1", int(hasty.rpartition(":")[2]))
         with socket.create_connection(address) as slow:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ")
             slow.settimeout(30)

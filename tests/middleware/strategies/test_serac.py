@@ -251,9 +251,10 @@ def test_the_adapter_that_comes_along_answers_by_the_edit(smollm2, tmp_path):
     adapter = shipped()
     assert adapter.about["fingerprint"] == smollm2.fingerprint
     with Memory.open(tmp_path / "facts.db") as memory:
-        memory.add("The capital of Kazakhstan is", "Almaty", subject="Kazakhstan", relation="capital")
+        memory.add("Who founded Microsoft?", "Ada Lovelace", subject="Microsoft", relation="founder")
         model = EditedModel(smollm2, memory, strategy="serac")
-        reply = model.ask("Kazakhstan's capital city is")
+        reply = model.ask("Who is the founder of Microsoft?")
         assert reply.trace.strategy == "serac"
-        assert reply.text.strip() == "Almaty"
+        assert reply.text.strip() == "Ada Lovelace"
+        assert model.ask("Who is the founder of Toyota?").trace.untouched
         assert model.strategy.counterfactual().lm is smollm2

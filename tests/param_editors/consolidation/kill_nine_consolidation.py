@@ -9,21 +9,23 @@ every edit that it does not know, and the same command, run again, comes to the 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import torch  # noqa: E402 (found by the lines above)
 from learned import train  # noqa: E402 (found by the lines above)
-from learned_consolidation import PARAMS, World, child_environment, good_edits, make_world, same, weights_of  # noqa: E402
+from learned_consolidation import good_edits, make_world, same, weights_of  # noqa: E402
 
 from corrigenda.memory.memory import Memory  # noqa: E402
 from corrigenda.param_editors.consolidation import marks  # noqa: E402
@@ -53,41 +55,41 @@ class Kill:
 
 
 def child(stage: str, plan_file: Path, home: Path, memory_file: Path) -> None:
-    """Do one stage, saying when it begins and when it is done."""
+    """Do one stage."""
+    torch.set_num_threads(1)
     plan = Plan.read(plan_file)
     with Memory.open(memory_file, encoder=FixedEncoder()) as memory:
-        print("ready", flush=True)
         if stage == "run":
             run(plan, home)
-        elif stage == "promote":
-            promote(Editions.of(home, plan.model, plan.fingerprint), plan.id, memory)
+            return
+        editions = Editions.of(home, plan.model, plan.fingerprint)
+        if stage == "promote":
+            promote(editions, plan.id, memory)
         else:
-            editions = Editions.of(home, plan.model, plan.fingerprint)
             rollback(editions, editions.current().promotions[-1], memory)
-    print("done", flush=True)
 
 
 def killed(stage: str, files: list[Path], after: float) -> tuple[bool, float]:
-    """Start a stage and kill it ``after`` seconds of work; return whether it died, and how long it ran."""
-    command = [sys.executable, __file__, "--child", stage, *map(str, files)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, env=child_environment()) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        began = time.perf_counter()
-        timer = None if after == float("inf") else after
-        try:
-            process.wait(timer)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        spent = time.perf_counter() - began
-        died = process.returncode == -signal.SIGKILL
-        assert died or (process.returncode == 0 and "done" in process.stdout.read()), process.returncode
+    """Start a stage in a process of its own and kill it ``after`` seconds; return whether it died, and how long it ran.
+
+    The process is a fork: its modules are there, so that the kill falls into the work and not into imports.
+    """
+    process = multiprocessing.get_context("fork").Process(target=child, args=(stage, *files))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # later Pythons warn of forks in general
+        process.start()
+    began = time.perf_counter()
+    process.join(None if after == float("inf") else after)
+    if process.is_alive():
+        os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    spent = time.perf_counter() - began
+    died = process.exitcode == -signal.SIGKILL
+    assert died or process.exitcode == 0, process.exitcode
     return died, spent
 
 
-def look(home: Path, plan: Plan, model: Path, memory_file: Path, new: dict | None) -> str:  # type: ignore[type-arg]
+def look(home: Path, plan: Plan, model: Path, memory_file: Path, new: dict[str, torch.Tensor]) -> str:
     """Return which model is in force, "old" or "new".
 
     Raises:
@@ -104,43 +106,49 @@ def look(home: Path, plan: Plan, model: Path, memory_file: Path, new: dict | Non
             return "old"
         path = editions.editions / now.edition
         verify(path)
-        assert new is None or same(weights_of(path), new), "neither the old model nor the new one"
+        assert same(weights_of(path), new), "neither the old model nor the new one"
         if now.unsettled is None:
             assert all(marks.editions_of(edit) for edit in live.values()), "printed, but not marked"
         return "new"
 
 
 def rounds(count: int, seed: int, model: Path, folder: Path) -> list[Kill]:
-    """Kill a job ``count`` times on its ways from plan to promotion and back, and return what each kill left."""
+    """Kill jobs on their ways from plan to promotion and back until ``count`` have died; return what each kill left."""
     chance = random.Random(seed)
-    world: World = make_world(folder, model, good_edits())
-    plan_file, memory_file = folder / "plan.json", folder / "edits.db"
-    plan = world.plan(params={**PARAMS, "v_steps": 25}, piece=1)
-    plan.write(plan_file)
-    world.memory.close()
-    files = [plan_file, world.home, memory_file]
     kills: list[Kill] = []
-    lasts = {"run": 2.0, "promote": 1.0, "rollback": 0.3}
-    new = None
-    while len(kills) < count:
+    lasts = {"run": 1.5, "promote": 0.5, "rollback": 0.2}
+    for cycle in range(count):
+        if sum(kill.died for kill in kills) >= count:
+            break
+        world = make_world(folder / f"cycle-{cycle}", model, good_edits())
+        plan_file, memory_file = folder / f"cycle-{cycle}" / "plan.json", folder / f"cycle-{cycle}" / "edits.db"
+        plan = world.plan(piece=1, seed=cycle)
+        plan.write(plan_file)
+        world.memory.close()
+        new = expected(plan, model, folder / f"expected-{cycle}")
         for stage in ("run", "promote", "rollback"):
-            for _ in range(50):
-                after = chance.random() * lasts[stage] if len(kills) < count else float("inf")
-                died, spent = killed(stage, files, after)
-                if not died:
-                    lasts[stage] = max(0.05, spent)
+            for attempt in range(8):
+                after = chance.random() * lasts[stage] if attempt < 7 else float("inf")
+                died, spent = killed(stage, [plan_file, world.home, memory_file], after)
                 state = look(world.home, plan, model, memory_file, new)
-                if after != float("inf"):
-                    kills.append(Kill(stage, round(after, 3), died, state))
-                if not died or (stage == "rollback" and state == "old"):
+                kills.append(Kill(stage, round(after, 3), died, state))
+                if not died:
+                    lasts[stage] = max(0.02, 1.2 * spent)
+                if not died or (stage, state) in (("promote", "new"), ("rollback", "old")):
                     break
-                if stage == "promote" and state == "new":
-                    break
-            if stage == "promote" and new is None:
-                editions = Editions.of(world.home, plan.model, plan.fingerprint)
-                new = weights_of(editions.path() or model)
-                assert not same(new, weights_of(model))
     return kills
+
+
+def expected(plan: Plan, model: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that a job comes to when nobody kills it."""
+    world = make_world(folder, model, good_edits())
+    run(plan, world.home)
+    path = promote(world.editions, plan.id, world.memory).path
+    world.memory.close()
+    assert path is not None
+    new = weights_of(path)
+    assert not same(new, weights_of(model))
+    return new
 
 
 def main() -> None:
@@ -148,12 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", nargs=4)
     given = parser.parse_args()
-    if given.child:
-        stage, *files = given.child
-        child(stage, *map(Path, files))
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["CORRIGENDA_CACHE"] = str(folder / "cache")

@@ -89,6 +89,7 @@ class World:
 
 def make_world(folder: Path, model: Path, edits: list[Edit]) -> World:
     """Build a world in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
     memory = Memory.open(folder / "edits.db", encoder=FixedEncoder())
     memory.add_many(edits, on_conflict="coexist")
     cases = folder / "cases.json"

@@ -7,6 +7,5 @@ from kill_nine_consolidation import rounds
 @pytest.mark.slow
 def test_a_killed_job_leaves_the_old_model_or_the_new_one_and_goes_on(tmp_path, learned_model):
     kills = rounds(20, 1, learned_model, tmp_path)
-    assert len(kills) >= 20
-    assert sum(kill.died for kill in kills) >= 10
+    assert sum(kill.died for kill in kills) >= 20
     assert {kill.stage for kill in kills} == {"run", "promote", "rollback"}

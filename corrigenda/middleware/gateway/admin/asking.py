@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from corrigenda.chat import Chat, Trace
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
-from corrigenda.middleware.consult import consult, drive
 from corrigenda.middleware.gateway.replies import Refusal
 from corrigenda.middleware.wire import Endpoint, asked, revised, text_of
 
@@ -82,9 +81,7 @@ class Asker:
             body["messages"] = [{"role": "user", "content": chat.query}]
         before = self._said(upstream, endpoint, body)
         (question,) = asked(endpoint, body)
-        (decision,) = drive(
-            consult([question.chat], strategy=self.gateway.consulting.strategy, namespace=namespace), memory, scope
-        )
+        (decision,) = self.gateway.consulting.decide_now([question.chat], namespace, memory=memory, scope=scope)
         if decision.plan is None:
             return before, before, decision.trace
         if decision.plan.answer is not None:

@@ -48,7 +48,6 @@ class Looking:
             "namespaces": sorted({*visible, *(name for name in call.key.namespaces if name != "*")}),
             "local_model": self.gateway.model.name if self.gateway.model else None,
             "consolidation": self.gateway.consolidator is not None,
-            "threshold": self.gateway.consulting.scope.threshold,
             "stale_seconds": round(self.memory.stale_for, 3),
             "default_namespace": call.default_namespace,
         }
@@ -73,7 +72,7 @@ class Looking:
             with alone:
                 alone.add(edit)
                 own = self.gateway.consulting.scope
-                scope = Scope(alone, threshold=own.threshold, judge=own.judge)
+                scope = Scope(alone, threshold=own.threshold_in(namespace), judge=own.judge)
                 row: dict[str, Any] = {
                     "considered": [consideration_row(item) for item in scope.consider(queries, namespace)]
                 }

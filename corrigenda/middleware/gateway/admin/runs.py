@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.errors import InvalidRequest, UnknownName
-from corrigenda.memory.calibration import threshold_for
+from corrigenda.memory.calibration import rate_above, threshold_for
+from corrigenda.memory.scope_evaluation import highest
+from corrigenda.memory.scope_thresholds import Calibration, Thresholds, selected
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.admin.call import Call
 from corrigenda.middleware.gateway.admin.jobs import Consolidator, Job
@@ -29,51 +32,55 @@ class Runs:
         self.gateway = gateway
 
     def calibrate(self, call: Call) -> dict[str, Any]:
-        """Find the threshold that bounds false fires on queries that concern no edit; with ``apply``, use it from now.
+        """Find the threshold that bounds false fires on queries that concern no edit; with ``apply``, keep it.
 
-        It holds for this gateway until it ends, and for all namespaces, so that takes an admin of all of them. To keep
-        it, start the gateway with ``--threshold``.
+        It is kept beside the memory's file, for the namespace of the call, and holds from the next request.
         """
-        namespace = call.namespace("editor")
+        apply = call.flag("apply")
+        namespace = call.namespace("admin" if apply else "editor")
         queries = call.texts("queries", 5_000, 20_000)
         rate = call.body.get("rate", 0.003)
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
             raise InvalidRequest(f"rate must be a number above 0 and below 1, not {rate!r:.80}")
-        apply = call.flag("apply")
-        if apply:
-            Access.require(call.key, "admin", None)
+        if apply and self.gateway.memory.path is None:
+            raise Refusal(409, "nowhere_to_keep_it", "thresholds are kept beside a memory's file, and this has none")
 
         def work(job: Job) -> dict[str, Any]:
-            scope = self.gateway.consulting.scope
             scores: list[float] = []
             for start in range(0, len(queries), _TOGETHER):
                 job.say(f"{start} of {len(queries)} queries")
-                found = scope.consider(queries[start : start + _TOGETHER], namespace)
-                scores += [max((one.probability for one in item.candidates), default=0.0) for item in found]
-            threshold = threshold_for(rate, scores)
-            usable = threshold <= 1
-            row = {
-                "queries": len(queries),
-                "rate": rate,
-                "threshold": threshold if usable else None,
-                "now": {
-                    "threshold": scope.threshold,
-                    "rate": sum(score >= scope.threshold for score in scores) / len(scores),
-                },
-                "applied": apply and usable,
-            }
-            if apply and usable:
-                self.gateway.use_threshold(threshold)
-            return row
+                scores += highest(queries[start : start + _TOGETHER], self.gateway.consulting.scope, namespace)
+            return self._calibrated(namespace, rate, scores, apply)
 
         request = {"queries": len(queries), "rate": rate, "apply": apply}
         return self.gateway.jobs.begin("calibrate", namespace, request, call.key, work).to_dict()
 
+    def _calibrated(self, namespace: str, rate: float, scores: list[float], apply: bool) -> dict[str, Any]:
+        scope = self.gateway.consulting.scope
+        before = scope.threshold_in(namespace)
+        threshold = threshold_for(rate, scores)
+        bounded = threshold <= 1
+        if apply and bounded and self.gateway.memory.path is not None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            classifier = getattr(scope.judge, "fingerprint", "")
+            found = Calibration(threshold, rate, len(scores), selected(scores), classifier, now)
+            Thresholds.beside(self.gateway.memory.path).put(namespace, found)
+        return {
+            "queries": len(scores),
+            "rate": rate,
+            "threshold": threshold if bounded else None,
+            "now": {"threshold": before, "rate": rate_above(scores, before)},
+            # A threshold that the gateway was started with wins over what is kept.
+            "applied": apply and bounded and scope.threshold_in(namespace) == threshold,
+        }
+
     # Jobs
 
     def list_jobs(self, call: Call) -> dict[str, Any]:
-        """List the jobs of a namespace, newest first."""
-        return {"jobs": [job.to_dict() for job in self.gateway.jobs.all(call.namespace("reader"))]}
+        """List the jobs of a namespace, newest first, and the threshold in force there."""
+        namespace = call.namespace("reader")
+        jobs = [job.to_dict() for job in self.gateway.jobs.all(namespace)]
+        return {"jobs": jobs, "threshold": self.gateway.consulting.scope.threshold_in(namespace)}
 
     def get_job(self, call: Call) -> dict[str, Any]:
         """Tell how far a job is."""

@@ -6,13 +6,13 @@ let timer = null;
 export async function show() {
   clearTimeout(timer);
   const { namespace, status } = session;
-  $("threshold").textContent = status.threshold.toFixed(3);
   $("consolidation-off").hidden = status.consolidation;
   $("consolidate").hidden = !status.consolidation || !may("admin");
-  const [{ jobs }, { runs }] = await Promise.all([
+  const [{ jobs, threshold }, { runs }] = await Promise.all([
     call("GET", "/jobs", { query: { namespace } }),
     status.consolidation ? call("GET", "/consolidations", { query: { namespace } }) : { runs: [] },
   ]);
+  $("threshold").textContent = threshold.toFixed(3);
   $("runs").replaceChildren(...runs.map(runRow));
   $("jobs").replaceChildren(...jobs.map(jobItem));
   $("jobs-none").hidden = jobs.length > 0;
