@@ -1,5 +1,5 @@
 #!/bin/sh
-# All figures of docs/results-editors.md, most important first: benchmarks/editors.sh DATA OUT
+# All figures of the editors of weights (docs/design/editors.md), most important first: benchmarks/editors.sh DATA OUT
 # DATA is the folder with counterfact.json and piqa_valid.jsonl. Each line may be killed and run again; what was found is
 # kept in OUT/kept and shared by the methods. About 40 CPU minutes, more than half of them for 500 edits in sequence.
 set -eu
