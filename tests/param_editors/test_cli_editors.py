@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from corrigenda.cli.main import app
 from corrigenda.cli.stats import parse_layers
 from corrigenda.errors import InvalidRequest
+from corrigenda.eval import results
 from corrigenda.lm.loading import load
 from corrigenda.memory.memory import Memory
 from corrigenda.param_editors import params
@@ -104,15 +105,21 @@ def test_editors_are_methods_of_the_evaluation(folder):
     assert results["settings"]["editor"] == "ft-m"
 
 
-def test_what_an_evaluation_found_is_kept_next_to_its_results(folder, tmp_path):
+def test_what_an_evaluation_found_is_kept_until_its_results_are_there(folder, tmp_path, monkeypatch):
     """A batch may take hours: killed, it goes on with the values that it had found."""
     run_json("stats", "collect", "--model", folder, "--from-model", 300)
     arguments = ("eval", "run", "--method", "memit", "--protocol", "batch", "--edits-per-batch", 2, "--limit", 2)
     arguments += ("--model", folder, "--out", tmp_path / "r.json")
-    first = run_json(*arguments)
-    kept = {path.name for path in (tmp_path / "r.edits").iterdir()}
+    with monkeypatch.context() as killed:
+
+        def die(*_):
+            raise KeyboardInterrupt
+
+        killed.setattr(results, "save", die)
+        assert run(*arguments).exit_code != 0
+    kept = [path.name for path in (tmp_path / "r.edits").iterdir()]
     assert {name.split("-")[0] for name in kept} == {"value", "edits"}
-    (tmp_path / "r.json.journal.jsonl").unlink(missing_ok=True)
-    again = run_json(*arguments, "--fresh")
-    assert {path.name for path in (tmp_path / "r.edits").iterdir()} == kept
-    assert again["metrics"] == first["metrics"]
+    again = run_json(*arguments)
+    assert not (tmp_path / "r.edits").exists()
+    fresh = run_json(*arguments, "--fresh")
+    assert again["metrics"] == fresh["metrics"]
