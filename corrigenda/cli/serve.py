@@ -250,15 +250,14 @@ def revoke_key(
 
 def _keys(memory: str) -> Keys:
     """Open the keys of a memory: a file beside its file, or a place beside its ledger on the server."""
-    from corrigenda.memory.upkeep import is_url
+    from corrigenda.memory.upkeep import is_url, server_and_ledger
     from corrigenda.middleware.gateway.keys import Keys
 
     if not is_url(memory):
         return Keys.beside(memory)
     from corrigenda.middleware.gateway.shared_keys import SharedRows
 
-    url, _, ledger = memory.partition("#")
-    return Keys(SharedRows(url, ledger or "default"))
+    return Keys(SharedRows(*server_and_ledger(memory)))
 
 
 def bench(

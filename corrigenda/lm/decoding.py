@@ -165,6 +165,30 @@ class EncoderDecoder:
         self.cache.batch_select_indices(rows)
 
 
+def answer_logits(
+    lm: LanguageModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Run an encoder-decoder on prompts and answers once, the right tokens before each given; keeps gradients.
+
+    Args:
+        lm: An encoder-decoder.
+        sources: Tokens for the encoder, one row a prompt.
+        targets: Tokens of the answers; the last one of each is predicted and not read.
+
+    Returns:
+        Logits (rows, columns, vocabulary); each row ends with those that predict its target.
+    """
+    source = pad(lm, sources)
+    answer = pad(lm, [[decoder_start(lm), *target[:-1]] for target in targets])
+    logits: torch.Tensor = lm.model(
+        input_ids=source.input_ids,
+        attention_mask=source.attention_mask,
+        decoder_input_ids=answer.input_ids,
+        decoder_attention_mask=answer.attention_mask,
+    ).logits
+    return logits
+
+
 def decoder_start(lm: LanguageModel) -> int:
     """Return the token that an encoder-decoder's answers start from."""
     for holder in (lm.model.generation_config, lm.model.config):

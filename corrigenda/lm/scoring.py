@@ -15,7 +15,7 @@ from corrigenda.lm.decoding import (
     Decoder,
     EncoderDecoder,
     SharedPrefix,
-    decoder_start,
+    answer_logits,
     forward,
 )
 from corrigenda.lm.kv_cache import longest_shareable
@@ -233,16 +233,7 @@ def _target_logits(
     """Return logits (rows, columns, vocabulary); each row ends with those that predict its target."""
     longest = max(len(target) for _, target in pairs)
     if lm.is_encoder_decoder:
-        source = pad(lm, [ids for ids, _ in pairs])
-        answer = pad(lm, [[decoder_start(lm), *target[:-1]] for _, target in pairs])
-        done = lm.model(
-            input_ids=source.input_ids,
-            attention_mask=source.attention_mask,
-            decoder_input_ids=answer.input_ids,
-            decoder_attention_mask=answer.attention_mask,
-        )
-        logits: torch.Tensor = done.logits
-        return logits
+        return answer_logits(lm, *zip(*pairs, strict=True))
     skip = len(shared.ids) if shared else 0
     batch = pad(lm, [(source + target[:-1])[skip:] for source, target in pairs])
     ones = batch.attention_mask.new_ones((len(pairs), skip))

@@ -42,10 +42,16 @@ def located(path: str | Path) -> str:
     return re.sub(r"^(rediss?(?:\+\w+)?|unix):/(?!/)", r"\1://", str(path))
 
 
+def server_and_ledger(where: str) -> tuple[str, str]:
+    """Return the URL of the server and the name of the ledger that the URL ``where`` of a memory holds."""
+    url, _, ledger = where.partition("#")
+    return url, ledger or "default"
+
+
 def replica_path(where: str) -> Path:
     """Return where this user keeps the index of the memory at the URL ``where``, unless told otherwise."""
-    url, _, ledger = where.partition("#")
-    name = hashlib.sha256(f"{masked(url)}#{ledger or 'default'}".encode()).hexdigest()[:16]
+    url, ledger = server_and_ledger(where)
+    name = hashlib.sha256(f"{masked(url)}#{ledger}".encode()).hexdigest()[:16]
     return cache_dir() / "replicas" / f"{name}.index"
 
 
@@ -54,8 +60,8 @@ def open_store(where: str, *, readonly: bool = False) -> Store:
     if is_url(where):
         from corrigenda.memory.redis import RedisStore
 
-        url, _, ledger = where.partition("#")
-        return RedisStore.connect(url, ledger=ledger or "default", readonly=readonly)
+        url, ledger = server_and_ledger(where)
+        return RedisStore.connect(url, ledger=ledger, readonly=readonly)
     from corrigenda.memory.sqlite import SQLiteStore
 
     return SQLiteStore.open(where, readonly=readonly)
@@ -85,13 +91,11 @@ def open_memory(
     """
     if not is_url(where):
         return Memory.open(where, encoder=encoder, readonly=readonly)
-    url, _, ledger = where.partition("#")
+    url, ledger = server_and_ledger(where)
     if snapshot is None:
         snapshot = replica_path(where)
         snapshot.parent.mkdir(parents=True, exist_ok=True)
-    return Memory.connect(
-        url, ledger=ledger or "default", encoder=encoder, snapshot=snapshot, readonly=readonly, follow=follow
-    )
+    return Memory.connect(url, ledger=ledger, encoder=encoder, snapshot=snapshot, readonly=readonly, follow=follow)
 
 
 def describe(store: Store, where: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.neurons import Neurons, activation_name, activations, takes_bias
 from corrigenda.param_editors.params import EditorParams, require, require_whole
-from corrigenda.param_editors.sampling import Contexts, sample_contexts
+from corrigenda.param_editors.sampling import Contexts, every, sample_contexts
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.t_patcher import OTHERS
 from corrigenda.param_editors.update import Consolidation
@@ -110,7 +110,7 @@ class CaliNET:
                 contexts = (("",),) if lm.is_encoder_decoder else sample_contexts(lm, chosen.contexts, seed)
             generator = torch.Generator().manual_seed(seed)
             with draft.timed("texts"):
-                texts = _wordings(lm, edits, [text for group in contexts for text in group])
+                texts = _wordings(lm, edits, every(contexts))
                 others = _others(lm, edits, chosen, generator)
                 upper = Upper(anatomy, texts + others, chosen.layers[0])
             adapter = Adapter(lm, chosen.layers[0], chosen.width, generator)

@@ -20,7 +20,7 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
-from corrigenda.lm.decoding import decoder_start
+from corrigenda.lm.decoding import answer_logits
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy, Site, oriented
 from corrigenda.param_editors.draft import Draft
@@ -206,14 +206,7 @@ def _losses(lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], kin
     """Return the loss of each pair of prompt and target, (pairs,)."""
     longest = max(len(target) for _, target in pairs)
     if lm.is_encoder_decoder:
-        source = pad(lm, [prompt for prompt, _ in pairs])
-        answer = pad(lm, [[decoder_start(lm), *target[:-1]] for _, target in pairs])
-        logits = lm.model(
-            input_ids=source.input_ids,
-            attention_mask=source.attention_mask,
-            decoder_input_ids=answer.input_ids,
-            decoder_attention_mask=answer.attention_mask,
-        ).logits
+        logits = answer_logits(lm, *zip(*pairs, strict=True))
     else:
         logits = call(lm, pad(lm, [prompt + target[:-1] for prompt, target in pairs]), keep=longest)
     found = []

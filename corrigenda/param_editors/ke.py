@@ -44,7 +44,6 @@ class KENetworks(Hypernetwork):
         super().__init__(modules, shapes)
         # The model's own embeddings, frozen; kept out of the state dict, for they are in the model already.
         self.embeddings = [embeddings.detach().float()]
-        self.places = nn.ModuleDict()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.reader = nn.LSTM(embeddings.shape[1], rank, batch_first=True, bidirectional=True)

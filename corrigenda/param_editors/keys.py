@@ -14,6 +14,7 @@ import torch
 from corrigenda.edit import Edit
 from corrigenda.param_editors.forwards import last_states
 from corrigenda.param_editors.rows import key_rows
+from corrigenda.param_editors.sampling import every
 
 if TYPE_CHECKING:
     from corrigenda.param_editors.anatomy import Anatomy
@@ -47,10 +48,10 @@ def subject_keys(
             much as all sampled contexts of a length together).
     """
     site = anatomy.mlp_out(layer)
-    every = [context for group in contexts for context in group]
-    rows = key_rows(anatomy.lm, edits, every)
+    beginnings = every(contexts)
+    rows = key_rows(anatomy.lm, edits, beginnings)
     states = last_states(anatomy, rows, layer, inputs=[site.module])
-    keys = states[site.module].double().view(len(edits), len(every), -1)  # (n, contexts, d_in)
+    keys = states[site.module].double().view(len(edits), len(beginnings), -1)  # (n, contexts, d_in)
     if flat:
         return Keys(keys[:, 0], keys.mean(1))
     sizes = [len(group) for group in contexts]

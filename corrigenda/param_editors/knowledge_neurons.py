@@ -28,7 +28,7 @@ from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.forwards import call
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import target_ids
-from corrigenda.param_editors.sampling import Contexts, sample_contexts
+from corrigenda.param_editors.sampling import Contexts, every, sample_contexts
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.update import Consolidation
 
@@ -100,7 +100,7 @@ class KN:
                 return draft.finish([], chosen.to_dict())
             if contexts is None:
                 contexts = sample_contexts(lm, chosen.contexts, seed)
-            beginnings = [text for group in contexts for text in group]
+            beginnings = every(contexts)
             details = []
             for place, edit in enumerate(edits):
                 with about(edit):

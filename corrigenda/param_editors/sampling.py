@@ -27,6 +27,11 @@ Contexts = tuple[tuple[str, ...], ...]
 """Groups of beginnings to put in front of a prompt; the first group is the bare prompt."""
 
 
+def every(contexts: Contexts) -> list[str]:
+    """Return the beginnings of all groups, in order; the bare prompt is the first."""
+    return [context for group in contexts for context in group]
+
+
 @torch.no_grad()
 def sample(
     lm: LanguageModel,

@@ -34,7 +34,7 @@ from corrigenda.param_editors.forwards import Resumed, call, last_states
 from corrigenda.param_editors.neurons import Neurons, activation_name, activations, attach, detach, takes_bias
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import target_ids
-from corrigenda.param_editors.sampling import STARTS, Contexts, sample, sample_contexts
+from corrigenda.param_editors.sampling import STARTS, Contexts, every, sample, sample_contexts
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.update import Consolidation
 
@@ -151,7 +151,7 @@ class TPatcher:
             earlier = previous.carry.get("queries") if previous is not None else None
             with draft.timed("training"):
                 run = _Run(anatomy, chosen, [memory] if earlier is None else [memory, earlier.to(lm.device)])
-                groups = run.patch_all(edits, [text for group in contexts for text in group], progress)
+                groups = run.patch_all(edits, every(contexts), progress)
             draft.notes += run.notes
             carry = {"queries": torch.cat([*([] if earlier is None else [earlier]), *run.queries]).cpu()}
             return draft.finish(

@@ -26,6 +26,7 @@ from corrigenda.param_editors.forwards import Resumed
 from corrigenda.param_editors.keeping import current_values
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import Row, essence_rows, target_rows
+from corrigenda.param_editors.sampling import every
 
 if TYPE_CHECKING:
     from corrigenda.param_editors.anatomy import Anatomy
@@ -162,14 +163,14 @@ def value_targets(
     Raises:
         UnstableUpdate: A δ or a loss is not finite.
     """
-    every = [context for group in contexts for context in group]
-    every = every[: params.value_contexts or len(every)]
-    about = [_wanted(params, early), first, list(modules), every]
+    beginnings = every(contexts)
+    beginnings = beginnings[: params.value_contexts or len(beginnings)]
+    about = [_wanted(params, early), first, list(modules), beginnings]
     values = current_values()
     done = {place: found for place, edit in enumerate(edits) if values and (found := values.get(about, edit))}
     todo = [edit for place, edit in enumerate(edits) if place not in done]
     places = [place for place in range(len(edits)) if place not in done]
-    for numbers, made in _found(anatomy, todo, every, params, first, modules, early):
+    for numbers, made in _found(anatomy, todo, beginnings, params, first, modules, early):
         for number, own in zip(numbers, made.each(), strict=True):
             done[places[number]] = own
             if values:

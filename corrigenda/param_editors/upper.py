@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from corrigenda.errors import InvalidParams
-from corrigenda.lm.decoding import decoder_start
+from corrigenda.lm.decoding import answer_logits
 from corrigenda.lm.hooks import first_tensor
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.forwards import batches, call, ended_after, replaced
@@ -111,7 +111,7 @@ class Upper:
         texts = [self.texts[place] for place in places]
         keep = max(text.width for text in texts)
         if self.lm.is_encoder_decoder:
-            return _encoder_decoder_logits(self.lm, texts)
+            return answer_logits(self.lm, [text.source for text in texts], [text.target for text in texts])
         batch = pad(self.lm, [text.row for text in texts])
         if not self._states:
             return call(self.lm, batch, keep=keep)
@@ -145,15 +145,3 @@ class Upper:
             target = self.texts[place].target
             found.append(row[-len(target) :].argmax(-1).tolist() == list(target))
         return found
-
-
-def _encoder_decoder_logits(lm: LanguageModel, texts: Sequence[Text]) -> torch.Tensor:
-    source = pad(lm, [text.source for text in texts])
-    answer = pad(lm, [(decoder_start(lm), *text.target[:-1]) for text in texts])
-    logits: torch.Tensor = lm.model(
-        input_ids=source.input_ids,
-        attention_mask=source.attention_mask,
-        decoder_input_ids=answer.input_ids,
-        decoder_attention_mask=answer.attention_mask,
-    ).logits
-    return logits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def test_training_learns_and_the_trained_editor_edits(
     before = weights(lm)
     own: Any = editor(method)
     seen: list[dict[str, float]] = []
-    recipe = Recipe(**{**json.loads(json.dumps(vars_of(QUICK))), "constrained": method == "ke"})
+    recipe = replace(QUICK, constrained=method == "ke")
     out = tmp_path / "networks.safetensors"
     about = train(own, lm, FACTS, out, params=PARAMS, recipe=recipe, report=seen.append)
     assert same(lm, before)
@@ -193,15 +193,9 @@ def test_training_learns_and_the_trained_editor_edits(
     assert same(lm, before)
 
 
-def vars_of(recipe: Recipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(recipe)
-
-
 def test_a_batch_of_edits_is_the_sum_of_its_edits(llama: LanguageModel, tmp_path: Path) -> None:
     out = tmp_path / "networks.safetensors"
-    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=Recipe(**{**vars_of(QUICK), "steps": 20}))
+    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=replace(QUICK, steps=20))
     params, changes = PARAMS.replace(weights=str(out)), []
     before = weights(llama)
     for edits in (EDITS[:1], EDITS[1:2], EDITS[:2]):
@@ -254,7 +248,7 @@ def test_untrained_damaged_and_foreign_networks_are_refused(
     with pytest.raises(MissingTraining, match="no file"):
         MEND().apply(llama, EDITS, params=PARAMS.replace(weights=str(tmp_path / "none")))
     out = default_path("mend", llama)
-    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=Recipe(**{**vars_of(QUICK), "steps": 4}))
+    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=replace(QUICK, steps=4))
     MEND().apply(llama, EDITS[:1], params=PARAMS).revert()  # found in the cache
     assert MEND().apply(llama, [], params=PARAMS).updates == ()
     with pytest.raises(ModelDamaged, match="no networks of ke"):
