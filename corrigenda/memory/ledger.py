@@ -7,8 +7,8 @@ version can be had again, and two processes that read the same events see the sa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
@@ -113,6 +113,16 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of the storage; further calls fail."""
         ...
+
+
+@contextmanager
+def closed_on_error(store: Store) -> Iterator[None]:
+    """Close ``store`` if the block raises: whoever was to get it never will."""
+    try:
+        yield
+    except BaseException:
+        store.close()
+        raise
 
 
 def claims(edit: Edit) -> tuple[Key, ...]:

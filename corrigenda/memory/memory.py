@@ -1,27 +1,27 @@
-"""Memory: the edits of a ledger, live, searchable by meaning and by name. What everything above talks to."""
+"""Memory: the edits of a ledger, live and durable. What everything above talks to.
+
+What it can be asked is in :mod:`corrigenda.memory.readable`; here is how it is opened, changed, filled and emptied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from corrigenda.edit import Edit, EditId, Validity
+from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
+from corrigenda.memory.drafts import changed, draft
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.feedback import Recalled, feedback_edit, namespace_of, recall
-from corrigenda.memory.ledger import Event, State, Store, replay
+from corrigenda.memory.ledger import Event, State, Store, closed_on_error
 from corrigenda.memory.live_index import OtherEncoder
-from corrigenda.memory.mentions import Mention, Names
+from corrigenda.memory.readable import Hit as Hit  # its home for callers; found by ReadableMemory.search
+from corrigenda.memory.readable import ReadableMemory
 from corrigenda.memory.replica import Replica
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.sqlite import SQLiteStore
@@ -29,21 +29,11 @@ from corrigenda.memory.sqlite import SQLiteStore
 if TYPE_CHECKING:
     from corrigenda.memory.shared import SharedMemory
 
-Vectors = NDArray[np.float32]
-
 DERIVED = "derived/"
 """How the marks of :meth:`Memory.keep_derived` begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A live edit found by :meth:`Memory.search`; ``similarity`` is a cosine, −1…1, higher is more similar."""
-
-    edit: Edit
-    similarity: float
-
-
-class Memory:
+class Memory(ReadableMemory):
     """Edits, durable and live. Safe to share between threads; any number of processes may open one file.
 
     Args:
@@ -66,9 +56,7 @@ class Memory:
         other_encoder: OtherEncoder = "encode",
         on_server: bool = False,
     ) -> None:
-        self.readonly = readonly
-        self.path: Path | None = None  # of the file, when it is one
-        self._replica = Replica(
+        replica = Replica(
             store,
             encoder=encoder,
             snapshot=snapshot,
@@ -76,6 +64,9 @@ class Memory:
             other_encoder=other_encoder,
             on_server=on_server,
         )
+        super().__init__(replica)
+        self.readonly = readonly
+        self.path: Path | None = None  # of the file, when it is one
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, readonly: bool = False) -> Memory:
@@ -88,11 +79,8 @@ class Memory:
             StoreBusy: Another process holds the write lock.
         """
         store = SQLiteStore.open(path, readonly=readonly)
-        try:
+        with closed_on_error(store):
             memory = cls(store, encoder=encoder, snapshot=snapshot_path(Path(path)), readonly=readonly)
-        except BaseException:
-            store.close()
-            raise
         memory.path = Path(path)
         return memory
 
@@ -102,87 +90,6 @@ class Memory:
         from corrigenda.memory.shared import SharedMemory
 
         return SharedMemory.connect(url, **options)
-
-    # What is there
-
-    @property
-    def version(self) -> int:
-        """Sequence number of the last event seen; 0 for an empty ledger."""
-        return self._replica.state.seq
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What went otherwise than planned, an index rebuilt for instance; the latest 20."""
-        return tuple(self._replica.notices)
-
-    @property
-    def stale_for(self) -> float:
-        """Seconds since this copy of the ledger is known to have been in step; 0.0 where nothing keeps it from that."""
-        return 0.0
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder; loaded now if it was not."""
-        return self._replica.encoder
-
-    def __len__(self) -> int:
-        """Count the live edits of all namespaces, whenever they hold."""
-        return len(self._replica.state.live)
-
-    def namespaces(self) -> tuple[str, ...]:
-        """Return the namespaces that have live edits, sorted."""
-        with self._replica.lock:
-            return self._replica.state.namespaces()
-
-    def live(self, namespace: str = "default", *, at: datetime | None = None) -> tuple[Edit, ...]:
-        """Return the live edits of ``namespace`` that hold ``at`` that time (now, by default), oldest first."""
-        with self._replica.lock:
-            edits = self._replica.state.namespace(namespace).values()
-            moment = at or datetime.now(UTC)
-            return tuple(edit for edit in edits if edit.validity.covers(moment))
-
-    def is_live(self, edit_id: str, *, at: datetime | None = None) -> bool:
-        """Tell whether ``edit_id`` (in full) is live and holds ``at`` that time, now by default."""
-        with self._replica.lock:
-            edit = self._replica.state.live.get(EditId(edit_id))
-            return edit is not None and edit.validity.covers(at or datetime.now(UTC))
-
-    def get(self, edit_id: str) -> Edit:
-        """Return the edit, live or not, of that id or unique beginning of one (4 characters and more).
-
-        Raises:
-            UnknownEdit: None or several.
-        """
-        with self._replica.lock:
-            return self._replica.get(edit_id)
-
-    def history(self, edit_id: str) -> tuple[Event, ...]:
-        """Return the events about the edit, and about all that it was amended from or into, in order.
-
-        Raises:
-            UnknownEdit: See :meth:`get`.
-        """
-        with self._replica.lock:
-            ids = self._replica.state.lineage(self.get(edit_id).id)
-        return tuple(self._replica.store.read(about=ids))
-
-    def events(self, *, after: int = 0, until: int | None = None) -> tuple[Event, ...]:
-        """Return the events of all namespaces with ``after < seq <= until``, in order; to the end by default."""
-        return tuple(self._replica.store.read(after, until=until))
-
-    def state(self, version: int, namespace: str = "default") -> tuple[Edit, ...]:
-        """Return what was live in ``namespace`` right after event ``version``, whenever it holds; 0 is the beginning.
-
-        Raises:
-            InvalidRequest: The ledger never had that version.
-        """
-        if not 0 <= version <= self.version:
-            raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.version}.")
-        return tuple(replay(self._replica.store.read(until=version)).namespace(namespace).values())
-
-    def refresh(self) -> bool:
-        """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""
-        return self._replica.refresh()
 
     # Changing it
 
@@ -207,14 +114,7 @@ class Memory:
             ConflictingEdit: By rule; nothing was written.
             StoreError: Nothing was written; the subclass says why.
         """
-        if isinstance(prompt, Edit):
-            edit = _lasting(prompt, fields.pop("ttl", None))
-            if target is not None or fields:
-                raise InvalidRequest("an Edit was given, and more fields", remedy="Use edit.replace(...) for those.")
-        else:
-            ttl = fields.pop("ttl", None)
-            edit = _lasting(_build({"prompt": prompt, "target": target}, fields), ttl)
-        return self.add_many([edit], on_conflict=on_conflict)[0]
+        return self.add_many([draft(prompt, target, fields)], on_conflict=on_conflict)[0]
 
     def add_many(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "supersede") -> list[Edit]:
         """Add edits in one transaction, all or none; see :meth:`add`. Returns the edits live now, in order."""
@@ -241,11 +141,6 @@ class Memory:
         plan = self._add(new, "refuse")
         return [edit for edit in plan.edits if edit is not None]
 
-    def consequences(self, edit_id: str) -> tuple[Edit, ...]:
-        """Return the live edits that follow from the edit ``edit_id`` (in full), oldest first."""
-        with self._replica.lock:
-            return self._replica.state.derived(edit_id)
-
     def amend(
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
     ) -> Edit:
@@ -265,13 +160,13 @@ class Memory:
         """
         self._start_writing(on_conflict)
         old = self.get(edit_id)
-        new = _build(old.to_dict(), changes)
+        new = changed(old, changes)
         encoded = self._replica.encode([new])
 
         def decide(state: State) -> Plan:
             self._replica.require_live(old.id)
             present = state.live[old.id]  # another process may have changed its aliases meanwhile: they are kept
-            latest = _build(present.to_dict(), changes)
+            latest = changed(present, changes)
             if latest == present:
                 return Plan(edits=[present], unchanged=1)
             event = partial(Event, author=latest.author, reason=reason)
@@ -334,69 +229,6 @@ class Memory:
         """Return for each of ``queries`` the feedback of ``namespace`` that fits it."""
         known = self.live(namespace_of(namespace))
         return [recall(query, known) for query in queries]
-
-    # Finding in it
-
-    def search(
-        self, vectors: Vectors, k: int, namespace: str = "default", *, at: datetime | None = None
-    ) -> list[list[Hit]]:
-        """Return for each of ``vectors`` up to ``k`` live edits of ``namespace``, most similar first.
-
-        Args:
-            vectors: (n, d) float32 unit rows, from this memory's encoder.
-            k: 1 and more.
-            namespace: Nothing outside it is ever returned.
-            at: Only edits that hold at this time, now by default.
-
-        Raises:
-            InvalidRequest: A wrong shape, NaN or infinity, or k below 1.
-        """
-        queries = np.ascontiguousarray(vectors, dtype=np.float32)
-        if k < 1:
-            raise InvalidRequest(f"k={k} is below 1")
-        moment = at or datetime.now(UTC)
-        with self._replica.lock:
-            index = self._replica.index()
-            if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
-                raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
-            edits = self._replica.state.namespace(namespace)
-            wanted = k
-            while True:
-                found = index.search(namespace, queries, wanted)
-                hits = [[Hit(edits[i], s) for i, s in row if edits[i].validity.covers(moment)][:k] for row in found]
-                if wanted >= len(edits) or all(len(row) == k for row in hits):
-                    return hits
-                wanted *= 4  # edits that do not hold at that time took some of the places
-
-    def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
-        """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""
-        moment = at or datetime.now(UTC)
-        with self._replica.lock:
-            edits = self._replica.state.namespace(namespace)
-            names = self._replica.names.get(namespace)
-            return names.find(text, lambda i: edits[i].validity.covers(moment)) if names is not None else []
-
-    def names(self, namespace: str = "default") -> Names:
-        """Return the table of names behind :meth:`mentions`, to look up; do not change it."""
-        with self._replica.lock:
-            return self._replica.names.setdefault(namespace, Names())
-
-    def frame_vector(self, edit_id: str) -> Vectors:
-        """Return the frame vector of a live edit, (d,). Raises :class:`UnknownEdit`."""
-        return self.frame_vectors([edit_id])[0]  # type: ignore[no-any-return]
-
-    def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
-        """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
-        with self._replica.lock:
-            index = self._replica.index(edit_ids)
-            rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
-            spaces: dict[str, list[int]] = {}
-            for place, edit_id in enumerate(edit_ids):
-                self._replica.require_live(edit_id)
-                spaces.setdefault(self._replica.state.live[EditId(edit_id)].namespace, []).append(place)
-            for namespace, places in spaces.items():
-                rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
-            return rows
 
     # What others derive from the edits
 
@@ -499,20 +331,3 @@ def _refuse(plan: Plan) -> None:
 
 def _authored(kind: Any, edit: Edit, **fields: Any) -> Event:
     return Event(kind, edit, author=edit.author, **fields)
-
-
-def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:
-    if ttl is None:
-        return edit
-    length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
-    if length <= timedelta(0):
-        raise InvalidRequest(f"ttl={ttl!r} is over at once", remedy="Give seconds above 0, or a timedelta.")
-    return edit.replace(validity=Validity(edit.validity.start, datetime.now(UTC) + length))
-
-
-def _build(row: dict[str, Any], changes: dict[str, Any]) -> Edit:
-    """Build an edit from the fields in ``row`` with ``changes``, which may hold ``validity`` instead of its ends."""
-    changes = dict(changes)
-    if (validity := changes.pop("validity", None)) is not None:
-        changes |= {"valid_from": validity.start, "valid_to": validity.end}
-    return Edit.from_dict(row | changes)

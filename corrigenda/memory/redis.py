@@ -25,7 +25,7 @@ from corrigenda.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from corrigenda.memory.ledger import Event
+from corrigenda.memory.ledger import Event, closed_on_error
 from corrigenda.memory.records import decode_event, encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
 from corrigenda.memory.redis_promise import Durability, Promise
@@ -105,11 +105,8 @@ class RedisStore:
             durability=durability,
             replicas=replicas,
         )
-        try:
+        with closed_on_error(store):
             store._adopt()
-        except BaseException:
-            store.close()
-            raise
         return store
 
     # The protocol of a store

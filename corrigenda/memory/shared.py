@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar, get_args
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.conflicts import OnConflict
+from corrigenda.memory.drafts import changed
 from corrigenda.memory.encoder import Encoder
+from corrigenda.memory.ledger import closed_on_error
 from corrigenda.memory.live_index import OtherEncoder
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.outbox import Intent, Outbox
@@ -126,7 +128,7 @@ class SharedMemory(Memory):
             patience=patience,
             **options,
         )
-        try:
+        with closed_on_error(store):
             return cls(
                 store,
                 encoder=encoder,
@@ -137,9 +139,6 @@ class SharedMemory(Memory):
                 other_encoder=other_encoder,
                 search=search,
             )
-        except BaseException:
-            store.close()
-            raise
 
     @property
     def stale_for(self) -> float:
@@ -184,10 +183,7 @@ class SharedMemory(Memory):
         """Put a changed edit in the place of a live one; see :meth:`Memory.amend`. With an outbox perhaps later."""
         self._catch_up()
         old = self.get(edit_id)
-        validity = changes.pop("validity", None)
-        if validity is not None:
-            changes |= {"valid_from": validity.start, "valid_to": validity.end}
-        new = Edit.from_dict(old.to_dict() | changes)
+        new = changed(old, changes)
         values = {"edit_id": old.id, "reason": reason, "on_conflict": on_conflict, "edit": new.to_dict()}
 
         def amend() -> Edit:

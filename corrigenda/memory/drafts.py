@@ -1,0 +1,53 @@
+"""From what a caller gives to an edit: a prompt and fields, or an edit and what is to be different about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from corrigenda.edit import Edit, Validity
+from corrigenda.errors import InvalidRequest
+
+
+def draft(prompt: str | Edit, target: str | None, fields: Mapping[str, Any]) -> Edit:
+    """Return the edit that :meth:`corrigenda.memory.memory.Memory.add` is asked for with these arguments.
+
+    Raises:
+        InvalidEdit: See :class:`Edit`.
+        InvalidRequest: A whole edit and fields besides; or a ``ttl`` that is over at once.
+    """
+    given = dict(fields)
+    ttl = given.pop("ttl", None)
+    if not isinstance(prompt, Edit):
+        return _lasting(_built({"prompt": prompt, "target": target}, given), ttl)
+    edit = _lasting(prompt, ttl)
+    if target is not None or given:
+        raise InvalidRequest("an Edit was given, and more fields", remedy="Use edit.replace(...) for those.")
+    return edit
+
+
+def changed(edit: Edit, changes: Mapping[str, Any]) -> Edit:
+    """Return ``edit`` with ``changes``: fields of :class:`Edit`, ``valid_from`` and ``valid_to`` among them.
+
+    Raises:
+        InvalidEdit: See :class:`Edit`.
+    """
+    return _built(edit.to_dict(), changes)
+
+
+def _built(row: dict[str, Any], changes: Mapping[str, Any]) -> Edit:
+    """Build an edit from the fields in ``row`` with ``changes``, which may hold ``validity`` instead of its ends."""
+    changes = dict(changes)
+    if (validity := changes.pop("validity", None)) is not None:
+        changes |= {"valid_from": validity.start, "valid_to": validity.end}
+    return Edit.from_dict(row | changes)
+
+
+def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:
+    if ttl is None:
+        return edit
+    length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    if length <= timedelta(0):
+        raise InvalidRequest(f"ttl={ttl!r} is over at once", remedy="Give seconds above 0, or a timedelta.")
+    return edit.replace(validity=Validity(edit.validity.start, datetime.now(UTC) + length))
