@@ -4,7 +4,8 @@ A stream has the events, numbered 1, 2, 3…; hashes have what can be looked up:
 edits are live, which event ids are there, and the vectors of texts. One script appends, atomically. Nobody holds a lock
 on the server: what was decided on one state of the ledger is appended to that state or not at all.
 
-What "acknowledged" means is in :mod:`corrigenda.memory.redis_promise`.
+How the events are read is in :mod:`corrigenda.memory.redis_stream`, what "acknowledged" means in
+:mod:`corrigenda.memory.redis_promise`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,19 @@ from typing import Any
 from corrigenda.errors import (
     InvalidRequest,
     LedgerMoved,
-    StoreDamaged,
     StoreError,
     StoreNotWritable,
     StoreTooNew,
     StoreUnavailable,
 )
 from corrigenda.memory.ledger import Event, closed_on_error
-from corrigenda.memory.records import decode_event, encode_event
+from corrigenda.memory.records import encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
 from corrigenda.memory.redis_promise import Durability, Promise
+from corrigenda.memory.redis_stream import BRIEFLY, EventStream, damaged
 
 _FORMAT = 1
-_PAGE = 2_000  # events a round trip
 _CHUNK = 500  # vectors a round trip: below 1 MB
-_BRIEFLY = 0.05  # seconds to repeat for, where there are other means: enough for a connection that went stale
 _NAME_LIMIT = 200
 _ANYWHERE = (-1, "")  # after whatever is there
 
@@ -71,6 +70,7 @@ class RedisStore:
         self.readonly = readonly
         self._promise = Promise(link, durability, replicas)
         self._prefix = f"corrigenda:{{{ledger}}}:"
+        self._events = EventStream(link, ledger, events=self.key("events"), about=self.key("about"))
         self._open = threading.local()
         self._mark = (0, "")  # the newest event seen, number and id
         self._seen = 0
@@ -114,21 +114,11 @@ class RedisStore:
     def read(self, after: int = 0, *, until: int | None = None, about: Collection[str] | None = None) -> list[Event]:
         """Return the events with ``after < seq <= until``, in order; with ``about`` only those about these ids."""
         if about is not None:
-            return self._read_about(after, until, about)
-        transaction = self._transaction()
-        events: list[Event] = []
-        last = "+" if until is None else f"{max(until, 0)}-0"
-        while True:
-            place = events[-1].seq if events else after
-            if until is not None and place >= until:
-                break
-            page = self.link.call(partial(_range, key=self.key("events"), first=f"{place + 1}-0", last=last))
-            events += self._decode(page, place)
-            if len(page) < _PAGE:
-                break
+            return self._events.read_about(after, until, about)
+        events = self._events.read(after, until)
         if until is None:
             self._saw(events)
-            if transaction is not None:
+            if (transaction := self._transaction()) is not None:
                 known = self._mark[1] if self._mark[0] == after else ""
                 transaction.base = (events[-1].seq, events[-1].id) if events else (after, known)
         return events
@@ -179,7 +169,7 @@ class RedisStore:
         if self.link.resting:
             return False
         try:
-            last, _ = self.link.call(self._newest, total=_BRIEFLY)
+            last, _ = self._events.newest(total=BRIEFLY)
         except StoreUnavailable:
             return False
         before, self._seen = self._seen, last
@@ -194,7 +184,7 @@ class RedisStore:
         try:
             for start in range(0, len(keys), _CHUNK):
                 part = list(keys[start : start + _CHUNK])
-                rows = self.link.call(partial(_values, key=name, fields=part), total=_BRIEFLY)
+                rows = self.link.call(partial(_values, key=name, fields=part), total=BRIEFLY)
                 found.update((key, row) for key, row in zip(part, rows, strict=True) if row is not None)
         except StoreUnavailable:
             pass  # a cache: whoever asks can encode
@@ -251,14 +241,11 @@ class RedisStore:
 
     def last(self) -> tuple[int, str]:
         """Return number and id of the newest event; (0, "") for an empty ledger."""
-        return self.link.call(self._newest)
+        return self._events.newest()
 
     def has(self, seq: int, event_id: str) -> bool:
         """Tell whether event ``seq`` is the one of that id: not so in a ledger that lost its end, or in another."""
-        if seq == 0:
-            return True
-        page = self.link.call(lambda db: db.xrange(self.key("events"), f"{seq}-0", f"{seq}-0"))
-        return bool(page) and page[0][1].get(b"i") == event_id.encode()
+        return seq == 0 or self._events.has(seq, event_id)
 
     def compact(self, fingerprint: str, keep: Collection[bytes]) -> int:
         """Drop the vectors of ``fingerprint`` but ``keep``, and return how many were dropped."""
@@ -293,11 +280,7 @@ class RedisStore:
 
         ``seconds`` must be shorter than the time-out of the link.
         """
-        key = self.key("events")
-        block = max(1, int(1000 * seconds))
-        found = self.link.call(lambda db: db.xread({key: f"{after}-0"}, count=_PAGE, block=block), total=_BRIEFLY)
-        pages = list(found.values()) if isinstance(found, Mapping) else [page for _, page in found]
-        events = self._decode(pages[0], after) if pages else []
+        events = self._events.wait(after, seconds)
         self._saw(events)
         return events
 
@@ -318,41 +301,6 @@ class RedisStore:
     def _saw(self, events: Sequence[Event]) -> None:
         if events and events[-1].seq >= self._mark[0]:
             self._mark = (events[-1].seq, events[-1].id)
-
-    def _newest(self, db: Client) -> tuple[int, str]:
-        page = db.xrevrange(self.key("events"), count=1)
-        return (_seq(page[0][0]), page[0][1][b"i"].decode()) if page else (0, "")
-
-    def _read_about(self, after: int, until: int | None, about: Collection[str]) -> list[Event]:
-        ids = list(about)
-        if not ids:
-            return []
-        rows = self.link.call(lambda db: db.hmget(self.key("about"), ids))
-        seqs = sorted({int(seq) for row in rows if row is not None for seq in row.split(b",")})
-        seqs = [seq for seq in seqs if seq > after and (until is None or seq <= until)]
-
-        def fetch(db: Client) -> list[Any]:
-            pipe = db.pipeline(transaction=False)
-            for seq in seqs:
-                pipe.xrange(self.key("events"), f"{seq}-0", f"{seq}-0")
-            pages: list[Any] = pipe.execute()
-            return pages
-
-        pages = self.link.call(fetch) if seqs else []
-        return [event for seq, page in zip(seqs, pages, strict=True) for event in self._decode(page, seq - 1)]
-
-    def _decode(self, page: Sequence[Any], after: int) -> list[Event]:
-        """Decode stream entries that must be numbered from ``after`` + 1 on, without a gap."""
-        events = []
-        for expected, (entry, fields) in enumerate(page, after + 1):
-            seq = _seq(entry)
-            if seq != expected:
-                raise self._damaged(f"events {expected} to {seq - 1} are missing")
-            try:
-                events.append(decode_event(fields[b"e"], seq))
-            except (ValueError, KeyError) as error:
-                raise self._damaged(f"event {seq} cannot be read: {error}") from error
-        return events
 
     def _confirm(self, base: tuple[int, str]) -> None:
         """Make sure that the state ``base``, which was read, is there to stay: it may have been written in vain.
@@ -397,7 +345,7 @@ class RedisStore:
         if version is None and not self.readonly:
             self.link.call(lambda db: db.hsetnx(meta, "format", str(_FORMAT)))
         elif version is not None and not version.isdigit():
-            raise self._damaged(f"its format is {version!r}")
+            raise damaged(self.link, self.ledger, f"its format is {version!r}")
         elif version is not None and int(version) > _FORMAT:
             raise StoreTooNew(
                 f"the ledger {self.ledger!r} has format {int(version)}; this version knows {_FORMAT}",
@@ -407,21 +355,6 @@ class RedisStore:
             self._promise.check()
         self._mark = self.last()
         self._seen = self._mark[0]
-
-    def _damaged(self, why: str) -> StoreDamaged:
-        return StoreDamaged(
-            f"the ledger {self.ledger!r} at {self.link.where}: {why}", remedy="Restore the server from a backup."
-        )
-
-
-def _seq(entry: bytes | str) -> int:
-    text = entry.decode() if isinstance(entry, bytes) else entry
-    return int(text.partition("-")[0])
-
-
-def _range(db: Client, *, key: str, first: str, last: str) -> list[Any]:
-    page: list[Any] = db.xrange(key, first, last, _PAGE)
-    return page
 
 
 def _values(db: Client, *, key: str, fields: list[bytes]) -> list[bytes | None]:
