@@ -25,7 +25,6 @@ from corrigenda.errors import InvalidEdit
 
 if TYPE_CHECKING:
     from corrigenda.memory.memory import Memory
-    from corrigenda.middleware.expansion import Expansion
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -95,16 +94,8 @@ def add(
             namespace=namespace,
         )
     )
-    with open_memory(memory) as store:
-        stored = store.add(edit, on_conflict=on_conflict)
-        if not expand or not as_json:
-            _report("added", stored, store.version, as_json)
-        if expand:
-            knowledge = expanding.knowledge_from(alias_table, facts, ask_model, quiet=as_json)
-            found = expanding.propose(stored, store, knowledge, many_valued, relations)
-            _expanded("added", stored, store, found, review, as_json)
-    if stored.subject is None and not as_json:
-        err_console().print("[yellow]note:[/] without --subject the scope classifier has less to go by")
+    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations) if expand else None
+    _add(edit, memory, on_conflict, wanted, as_json)
 
 
 @app.command()
@@ -120,22 +111,34 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Add what follows from a live edit: other names of its subject, its inverse, consequences one step on."""
+    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations)
     with open_memory(memory) as store:
         edit = store.get(edit_id)
-        knowledge = expanding.knowledge_from(alias_table, facts, ask_model, quiet=as_json)
-        found = expanding.propose(edit, store, knowledge, many_valued, relations)
-        _expanded("expanded", edit, store, found, review, as_json)
+        _expand("expanded", edit, store, wanted, as_json)
 
 
-def _expanded(done: str, edit: Edit, store: Memory, found: Expansion, review: bool, as_json: bool) -> None:
+def _add(edit: Edit, memory: Path, on_conflict: Conflict, wanted: expanding.Wanted | None, as_json: bool) -> None:
+    """Add ``edit``, and what follows from it if that is wanted; report both."""
+    with open_memory(memory) as store:
+        stored = store.add(edit, on_conflict=on_conflict)
+        if wanted is None or not as_json:
+            _report("added", stored, store.version, as_json)
+        if wanted is not None:
+            _expand("added", stored, store, wanted, as_json)
+    if stored.subject is None and not as_json:
+        err_console().print("[yellow]note:[/] without --subject the scope classifier has less to go by")
+
+
+def _expand(done: str, edit: Edit, store: Memory, wanted: expanding.Wanted, as_json: bool) -> None:
     """Add what follows from ``edit``, after asking if that is wanted, and say so."""
     from corrigenda.middleware.expansion import adopt
 
-    proposed = expanding.rows_of(found)
-    if review and as_json:
+    found = wanted.proposed(edit, store, quiet=as_json)
+    if wanted.review and as_json:
+        proposed = expanding.rows_of(found)
         print_json({"done": done, "version": store.version, "edit": _row(edit), "proposed": proposed})
         return
-    chosen = expanding.reviewed(found) if review else found
+    chosen = expanding.reviewed(found) if wanted.review else found
     derived = adopt(store, [chosen])
     if as_json:
         added = {"aliases": list(chosen.aliases), "derived": [_row(item) for item in derived]}

@@ -72,6 +72,36 @@ class Sources:
         return {"expansion": {"kinds": list(self.kinds), **marks}}
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What ``--expand`` was asked to do about one edit.
+
+    Attributes:
+        review: Whether each proposal is to be confirmed.
+        aliases, facts: Files of tables.
+        ask_model: Name of a model that is asked, too.
+        many_valued: Relations with several answers, from which nothing follows.
+        relations: File of relations besides the built-in.
+    """
+
+    review: bool
+    aliases: Path | None
+    facts: Path | None
+    ask_model: str | None
+    many_valued: list[str] | None
+    relations: Path | None
+
+    def proposed(self, edit: Edit, memory: Memory, *, quiet: bool) -> Expansion:
+        """Return what follows from ``edit``; nothing is added."""
+        from corrigenda.middleware.expansion import expand
+        from corrigenda.middleware.relations import Relations
+
+        knowledge = knowledge_from(self.aliases, self.facts, self.ask_model, quiet=quiet)
+        table = Relations.read(self.relations) if self.relations is not None else None
+        (found,) = expand([edit], knowledge, memory.encoder, relations=table, many_valued=self.many_valued or ())
+        return found
+
+
 def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | None, *, quiet: bool) -> Knowledge:
     """Return the sources that the options name, tables before the model."""
     from corrigenda.middleware.knowledge import ModelKnowledge, Several, Tables
@@ -86,18 +116,6 @@ def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | No
         lm = with_status(f"loading {ask_model}", lambda: load(ask_model), quiet=quiet)
         sources.append(ModelKnowledge(lambda requests: bare_answers(lm, requests), name=lm.name))
     return Several(sources)
-
-
-def propose(
-    edit: Edit, memory: Memory, knowledge: Knowledge, many_valued: list[str] | None, relations: Path | None
-) -> Expansion:
-    """Return what follows from ``edit``."""
-    from corrigenda.middleware.expansion import expand
-    from corrigenda.middleware.relations import Relations
-
-    table = Relations.read(relations) if relations is not None else None
-    (found,) = expand([edit], knowledge, memory.encoder, relations=table, many_valued=many_valued or ())
-    return found
 
 
 def reviewed(found: Expansion) -> Expansion:

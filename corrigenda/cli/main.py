@@ -10,6 +10,7 @@ from corrigenda import __version__
 from corrigenda.cli import (
     ask,
     bench,
+    bench_gateway,
     bench_many,
     bench_scope,
     consolidate,
@@ -17,6 +18,7 @@ from corrigenda.cli import (
     edit,
     eval_memprompt,
     export,
+    keys,
     memory,
     mend,
     models,
@@ -47,8 +49,8 @@ app.add_typer(serac.app, name="serac", help="SERAC's counterfactual model: train
 evaluation.app.command("memprompt")(eval_memprompt.memprompt)
 app.add_typer(evaluation.app, name="eval", help="Score editing methods.")
 app.command("serve")(serve.serve)
-app.add_typer(serve.keys_app, name="keys", help="API keys of the gateway: create, list, revoke.")
-bench.app.command("gateway")(serve.bench)
+app.add_typer(keys.app, name="keys", help="API keys of the gateway: create, list, revoke.")
+bench.app.command("gateway")(bench_gateway.gateway)
 app.add_typer(memory.app, name="memory", help="Look after a memory: check, restore, move, fill.")
 bench.app.command("memory")(bench_many.memory)
 bench.app.command("scope")(bench_scope.scope)
