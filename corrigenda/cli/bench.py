@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
+from corrigenda.cli.common import (
+    DEFAULT_MODEL,
+    AsJson,
+    ModelName,
+    load_model,
+    print_json,
+    print_table,
+    with_status,
+)
 from corrigenda.errors import DatasetError, EvaluationError
 from corrigenda.eval import synthetic
 
@@ -171,10 +179,9 @@ def evaluation(
     from corrigenda.eval.case import sample
     from corrigenda.eval.datasets import load
     from corrigenda.eval.editable import Bare
-    from corrigenda.lm.loading import load as load_model
 
     cases = sample(load(data).cases, limit, 0)
-    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     _print("The evaluation suite", measure_evaluation(cases, Bare(lm), lm.tokenizer), as_json)
 
 

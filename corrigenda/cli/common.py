@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,7 +17,10 @@ from typer.core import TyperGroup
 from corrigenda.errors import CorrigendaError, ImportFailed
 
 if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
     from corrigenda.memory.memory import Memory
+
+T = TypeVar("T")
 
 FAILED = 2
 """Exit code of a command that refused its input or could not do its work."""
@@ -120,7 +123,14 @@ def open_memory(path: Path, *, readonly: bool = False, follow: bool = False) -> 
     return open_anywhere(located(path), readonly=readonly, follow=follow)
 
 
-def with_status(message: str, work: Callable[[], Any], *, quiet: bool) -> Any:
+def load_model(name: str, *, quiet: bool) -> LanguageModel:
+    """Load a language model behind a spinner; see :func:`corrigenda.lm.loading.load`."""
+    from corrigenda.lm.loading import load
+
+    return with_status(f"loading {name}", lambda: load(name), quiet=quiet)
+
+
+def with_status(message: str, work: Callable[[], T], *, quiet: bool) -> T:
     """Run ``work`` behind a spinner on standard error, or silently when ``quiet`` or not on a terminal."""
     target = err_console()
     if quiet or not target.is_terminal or os.environ.get("CI"):

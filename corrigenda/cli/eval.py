@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from corrigenda.cli import eval_harness, eval_report, eval_table, expanding
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
+from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, load_model, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True)
 app.command("compare")(eval_report.compare)
@@ -68,38 +68,18 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Score a method: make edits, ask the probes, undo."""
-    from corrigenda.cli.eval_run import Evaluation, Settings
+    from corrigenda.cli.eval_run import Evaluation
+    from corrigenda.cli.eval_settings import Measures, Sample, Schedule, Settings
     from corrigenda.cli.eval_show import show_metrics
-    from corrigenda.eval.case import sample
-    from corrigenda.eval.datasets import load
-    from corrigenda.lm.loading import load as load_model
 
-    settings = Settings(
-        method=method,
-        protocol=protocol,
-        together=edits_per_batch,
-        at_edit=at_edit,
-        checkpoints=_numbers(checkpoints),
-        retracted=retract,
-        context=context,
-        forced=teacher_forced,
-        success=success,
-        divergence=divergence,
-        writing=writing,
-        distract=distract,
-        judge=judge,
-        tasks=tuple(task or ()),
-        task_limit=task_limit,
-        threshold=threshold,
-        expansion=expanding.Sources(tuple(expand or ()), alias_table, facts),
-        locality_tokens=locality_tokens,
-        seed=seed,
+    schedule = Schedule(protocol, edits_per_batch, at_edit, _numbers(checkpoints), retract)
+    measures = Measures(
+        teacher_forced, success, divergence, writing, distract, judge, tasks=tuple(task or ()), task_limit=task_limit
     )
-    part = read_shard(shard)
-    dataset = load(data, format)
-    cases = sample(dataset.cases, limit, seed)
-    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=as_json)
-    evaluation = Evaluation(settings, dataset, cases, limit, lm, part)
+    expansion = expanding.Sources(tuple(expand or ()), alias_table, facts)
+    settings = Settings(method, schedule, measures, context, threshold, expansion, locality_tokens, seed)
+    part, sample = read_shard(shard), Sample.read(data, limit, seed, format)
+    evaluation = Evaluation(settings, sample, load_model(model, quiet=as_json), part)
     results = evaluation.run(out, batch=batch, cache=cache, fresh=fresh, quiet=as_json)
     print_json(results) if as_json else show_metrics(results)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, print_json, print_table, with_status
+from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, load_model, print_json, print_table
 
 
 def harness(
@@ -23,10 +23,9 @@ def harness(
     """Make edits, then let lm-evaluation-harness score the model (pip install 'corrigenda[lm-eval]')."""
     from corrigenda.eval.case import sample
     from corrigenda.eval.datasets import load
-    from corrigenda.lm.loading import load as load_model
 
     cases = sample(load(edits).cases, count, 0)
-    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     found = run_harness(lm, method, [edit for case in cases for edit in case.edits], names, limit, include_path)
     if as_json:

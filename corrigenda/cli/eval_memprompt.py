@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, print_json, with_status
+from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, load_model, print_json
 
 if TYPE_CHECKING:
     from corrigenda.eval.feedback import Task
@@ -30,7 +30,6 @@ def memprompt(
 ) -> None:
     """Ask tasks whose wording leaves the task open; measure how feedback makes the model understand them."""
     from corrigenda.eval.feedback import examples, load, simulate
-    from corrigenda.lm.loading import load as load_model
     from corrigenda.memory.memory import Memory
     from corrigenda.middleware.generate import EditedModel
 
@@ -38,7 +37,7 @@ def memprompt(
     random.Random(seed).shuffle(tasks)
     shown = examples(tasks, shots)
     stream = [task for task in tasks if task not in shown][:limit]
-    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     found: dict[str, Any] = {"data": data.name, "model": lm.name, "tells": tells, "shots": len(shown), "seed": seed}
     for name, chance in (("without", 0.0), ("with_feedback", tells)):
         with tempfile.TemporaryDirectory() as folder, Memory.open(Path(folder) / "feedback.db") as memory:

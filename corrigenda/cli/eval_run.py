@@ -4,64 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.cli.eval_show import progress_bar
-from corrigenda.cli.expanding import Sources
 from corrigenda.errors import EvaluationError
-from corrigenda.eval.protocol import Name
 
 if TYPE_CHECKING:
+    from corrigenda.cli.eval_settings import Sample, Settings
     from corrigenda.eval.asking import Budget, Columns
     from corrigenda.eval.case import Case
     from corrigenda.eval.contexts import Context
-    from corrigenda.eval.datasets import Dataset
     from corrigenda.eval.datasets.tasks import Task
     from corrigenda.eval.extras import Extra
     from corrigenda.eval.journal import Journal
     from corrigenda.lm.loading import LanguageModel
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run is to do; everything that its figures depend on besides model and data.
-
-    Attributes:
-        method: See :func:`corrigenda.cli.eval_methods.known_methods`.
-        protocol: See :mod:`corrigenda.eval.protocol`; the next five belong to it.
-        context: See :mod:`corrigenda.eval.contexts`.
-        forced, success, divergence: Columns; see :class:`corrigenda.eval.asking.Columns`.
-        writing: Texts a case that are written for fluency and consistency; 0 for none.
-        distract: Neighbours a case that are asked once more with the edit's statement in front.
-        judge: Name of the model that judges answers, if any.
-        task_limit: Questions of each other task.
-        threshold: Of the scope classifier.
-        expansion: What is added with each edit, for strategies.
-        locality_tokens: Tokens of an answer that is compared with an earlier one.
-    """
-
-    method: str
-    protocol: Name = "single"
-    together: int = 10
-    at_edit: int = 100
-    checkpoints: tuple[int, ...] = ()
-    retracted: float = 0.0
-    context: str = "completion"
-    forced: bool = True
-    success: bool = False
-    divergence: bool = False
-    writing: int = 0
-    distract: int = 0
-    judge: str | None = None
-    tasks: tuple[str, ...] = ()
-    task_limit: int | None = 200
-    threshold: float | None = None
-    expansion: Sources = field(default_factory=Sources)
-    locality_tokens: int = 8
-    seed: int = 0
 
 
 @dataclass
@@ -70,32 +29,30 @@ class Evaluation:
 
     Attributes:
         settings: See there.
-        dataset: Where the cases are from.
-        cases: The sample, in the order of the edits.
-        limit: Size of the sample that was asked for.
+        sample: The data.
         lm: The model.
         shard: See :class:`corrigenda.eval.protocol.Run`.
     """
 
     settings: Settings
-    dataset: Dataset
-    cases: Sequence[Case]
-    limit: int | None
+    sample: Sample
     lm: LanguageModel
     shard: tuple[int, int] = (1, 1)
+    cases: Sequence[Case] = field(init=False)
     about: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         from corrigenda.eval import results
 
-        if self.settings.distract:
+        self.cases = self.sample.cases
+        if neighbours := self.settings.measures.distract:
             from corrigenda.eval.case import distracted
 
-            self.cases = [distracted(case, self.settings.distract) for case in self.cases]
+            self.cases = [distracted(case, neighbours) for case in self.cases]
         self.about = {
             "method": self.settings.method,
-            "protocol": self.settings.protocol,
-            "data": results.describe_data(self.dataset, self.limit, self.settings.seed),
+            "protocol": self.settings.schedule.protocol,
+            "data": results.describe_data(self.sample.dataset, self.sample.limit, self.settings.seed),
             "edits": results.describe_edits(self.cases),
             "model": {
                 "name": self.lm.name,
@@ -147,7 +104,7 @@ class Evaluation:
     ) -> None:
         from corrigenda.eval.protocol import Run
 
-        settings = self.settings
+        schedule = self.settings.schedule
         with progress_bar(quiet) as report:
             if method.watch is not None:
                 method.watch(report)
@@ -155,14 +112,14 @@ class Evaluation:
                 method.editable,
                 unedited,
                 self._budget(),
-                protocol=settings.protocol,
+                protocol=schedule.protocol,
                 columns=self._columns(),
                 batch=batch,
-                together=settings.together,
-                at_edit=settings.at_edit,
-                checkpoints=settings.checkpoints,
-                retracted=settings.retracted,
-                seed=settings.seed,
+                together=schedule.together,
+                at_edit=schedule.at_edit,
+                checkpoints=schedule.checkpoints,
+                retracted=schedule.retracted,
+                seed=self.settings.seed,
                 shard=self.shard,
                 tasks=tasks,
                 extras=self._extras(),
@@ -200,15 +157,14 @@ class Evaluation:
     def _columns(self) -> Columns:
         from corrigenda.eval.asking import Columns
 
-        settings = self.settings
-        return Columns(settings.forced, settings.success, settings.divergence, anywhere=self._context().chat)
+        measures = self.settings.measures
+        return Columns(measures.forced, measures.success, measures.divergence, anywhere=self._context().chat)
 
     def _tasks(self) -> tuple[Task, ...]:
         from corrigenda.eval.datasets.tasks import load_task
 
-        tasks = tuple(
-            load_task(source).sample(self.settings.task_limit, self.settings.seed) for source in self.settings.tasks
-        )
+        measures = self.settings.measures
+        tasks = tuple(load_task(source).sample(measures.task_limit, self.settings.seed) for source in measures.tasks)
         names = [task.name for task in tasks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise EvaluationError(f"the task {twice[0]} is given twice", remedy="Name one otherwise: choices=FILE.")
@@ -217,30 +173,31 @@ class Evaluation:
     def _extras(self) -> tuple[Extra, ...]:
         from corrigenda.eval.extras import Judge, Writing
 
+        measures = self.settings.measures
         found: list[Extra] = []
-        if self.settings.writing:
-            found.append(Writing.over(self.dataset.cases, texts=self.settings.writing, seed=self.settings.seed))
-        if self.settings.judge is not None:
+        if measures.writing:
+            found.append(Writing.over(self.sample.dataset.cases, texts=measures.writing, seed=self.settings.seed))
+        if measures.judge is not None:
             from corrigenda.eval.editable import Bare
             from corrigenda.lm.loading import load
 
-            found.append(Judge(Bare(load(self.settings.judge))))
+            found.append(Judge(Bare(load(measures.judge))))
         return tuple(found)
 
     def _options(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Return the settings as results files and journals hold them; the method adds its own."""
-        given = asdict(self.settings)
-        budget = self._budget()
-        kept = {name: given[name] for name in ("context", "forced", "success", "divergence", "writing", "distract")}
-        if self.settings.protocol == "batch":
-            kept["together"] = given["together"]
-        if self.settings.protocol in ("sequential", "stream"):
-            kept |= {"at_edit": given["at_edit"], "checkpoints": list(given["checkpoints"])}
-        if self.settings.protocol == "stream":
-            kept["retracted"] = given["retracted"]
+        schedule, measures, budget = self.settings.schedule, self.settings.measures, self._budget()
+        names = ("forced", "success", "divergence", "writing", "distract")
+        kept = {"context": self.settings.context, **{name: getattr(measures, name) for name in names}}
+        if schedule.protocol == "batch":
+            kept["together"] = schedule.together
+        if schedule.protocol in ("sequential", "stream"):
+            kept |= {"at_edit": schedule.at_edit, "checkpoints": list(schedule.checkpoints)}
+        if schedule.protocol == "stream":
+            kept["retracted"] = schedule.retracted
         return kept | {
             "max_new_tokens": {"locality": budget.locality, "least": budget.least, "slack": budget.slack},
-            "judge": given["judge"],
+            "judge": measures.judge,
             "tasks": [{"name": t.name, "file": t.file, "sha256": t.sha256, "n": len(t.questions)} for t in tasks],
         }
 

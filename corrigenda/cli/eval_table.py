@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corrigenda.cli.common import DEFAULT_MODEL, ModelName, err_console, with_status
+from corrigenda.cli.common import DEFAULT_MODEL, ModelName, err_console, load_model
 from corrigenda.errors import CorrigendaError
 
 if TYPE_CHECKING:
-    from corrigenda.cli.eval_run import Settings
+    from corrigenda.cli.eval_settings import Schedule, Settings
     from corrigenda.eval.protocol import Name
     from corrigenda.lm.loading import LanguageModel
 
@@ -40,7 +40,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the results file, without its ending."""
-        return f"{Path(self.data).stem}-{self.settings.protocol}-{self.settings.method}"
+        return f"{Path(self.data).stem}-{self.settings.schedule.protocol}-{self.settings.method}"
 
 
 def table(
@@ -60,21 +60,18 @@ def table(
 ) -> None:
     """Score every method on every data set, then write one report: report.html and report.md."""
     from corrigenda.cli.eval_methods import NONE, is_editor, known_methods
-    from corrigenda.cli.eval_run import Settings
+    from corrigenda.cli.eval_settings import Measures, Settings
 
     names = [name.strip() for name in methods.split(",") if name.strip()] or known_methods()
     cells = []
     # By protocol and data set first: whatever is finished early can be compared.
     for source, protocol in _grid(data, portability):
+        others = tuple(task or ()) if protocol == "sequential" and source == data[0] else ()
         for name in names:
             counts = (single_edits, sequential_edits) if is_editor(name) else (memory_edits, memory_edits)
             limit = counts[protocol == "sequential"]
-            more: dict[str, Any] = {}
-            if protocol == "sequential":
-                more["checkpoints"] = tuple(sorted({max(1, limit * tenths // 10) for tenths in (1, 2, 5)}))
-                if source == data[0] and name != NONE:
-                    more |= {"tasks": tuple(task or ()), "task_limit": task_limit}
-            cells.append(Cell(source, limit, Settings(name, protocol, success=True, seed=seed, **more)))
+            measures = Measures(success=True, tasks=others if name != NONE else (), task_limit=task_limit)
+            cells.append(Cell(source, limit, Settings(name, _schedule(protocol, limit), measures, seed=seed)))
     if not report_only:
         _run_all(_part(cells, shard), out, model)
     from corrigenda.eval.report import write_report
@@ -93,6 +90,15 @@ def _grid(data: Sequence[str], portability: str | None) -> list[tuple[str, Name]
 _PROTOCOLS: tuple[Name, ...] = ("single", "sequential")
 
 
+def _schedule(protocol: Name, edits: int) -> Schedule:
+    """Return the schedule of a cell: a chain of edits is asked again after a tenth, a fifth and half of them."""
+    from corrigenda.cli.eval_settings import Schedule
+
+    if protocol != "sequential":
+        return Schedule(protocol)
+    return Schedule(protocol, checkpoints=tuple(sorted({max(1, edits * tenths // 10) for tenths in (1, 2, 5)})))
+
+
 def _part(cells: Sequence[Cell], shard: str) -> list[Cell]:
     from corrigenda.cli.eval import read_shard
 
@@ -101,9 +107,8 @@ def _part(cells: Sequence[Cell], shard: str) -> list[Cell]:
 
 
 def _run_all(cells: Sequence[Cell], out: Path, model: str) -> None:
-    from corrigenda.lm.loading import load as load_model
 
-    lm = with_status(f"loading {model}", lambda: load_model(model), quiet=False)
+    lm = load_model(model, quiet=False)
     target = err_console()
     for number, cell in enumerate(_waiting(cells, out), start=1):
         began = time.perf_counter()
@@ -127,10 +132,8 @@ def _waiting(cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
 
 def _run(cell: Cell, out: Path, lm: LanguageModel) -> None:
     from corrigenda.cli.eval_run import Evaluation
-    from corrigenda.eval.case import sample
-    from corrigenda.eval.datasets import load
+    from corrigenda.cli.eval_settings import Sample
 
-    dataset = load(cell.data)
-    cases = sample(dataset.cases, cell.limit, cell.settings.seed)
-    evaluation = Evaluation(cell.settings, dataset, cases, cell.limit, lm)
+    sample = Sample.read(cell.data, cell.limit, cell.settings.seed)
+    evaluation = Evaluation(cell.settings, sample, lm)
     evaluation.run(out / f"{cell.name}.json", batch=16, cache=True, fresh=False, quiet=False)

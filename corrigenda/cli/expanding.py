@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from corrigenda.cli.common import console, print_table, with_status
+from corrigenda.cli.common import console, load_model, print_table
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -110,10 +110,9 @@ def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | No
     if aliases is not None or facts is not None:
         sources.append(Tables.read(aliases=aliases, facts=facts))
     if ask_model is not None:
-        from corrigenda.lm.loading import load
         from corrigenda.middleware.asking import bare_answers
 
-        lm = with_status(f"loading {ask_model}", lambda: load(ask_model), quiet=quiet)
+        lm = load_model(ask_model, quiet=quiet)
         sources.append(ModelKnowledge(lambda requests: bare_answers(lm, requests), name=lm.name))
     return Several(sources)
 

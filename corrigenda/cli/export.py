@@ -16,6 +16,7 @@ from corrigenda.cli.common import (
     ModelName,
     Namespace,
     console,
+    load_model,
     open_memory,
     print_json,
     with_status,
@@ -50,7 +51,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write edits in a form that other software loads; nothing is ever written over."""
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors import export as exporting
     from corrigenda.param_editors.update import Consolidation
 
@@ -58,7 +58,7 @@ def export(
         raise InvalidRequest("give either consolidation files or --method", remedy="corrigenda export --method memit")
     lm: LanguageModel | None = None
     if method is not None or kind == "checkpoint":
-        lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+        lm = load_model(model, quiet=as_json)
     if method is not None:
         assert lm is not None
         chain = [_print_memory(lm, method, memory, namespace, seed, quiet=as_json)]

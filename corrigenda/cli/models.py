@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from corrigenda.cli.common import AsJson, console, print_json, print_table, with_status
+from corrigenda.cli.common import AsJson, console, load_model, print_json, print_table, with_status
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,11 +51,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether a model works here: load it, look at its parts, generate a few tokens."""
-    from corrigenda.lm.loading import load
     from corrigenda.lm.scoring import greedy
 
     began = time.perf_counter()
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     loaded = time.perf_counter()
     (sample,) = greedy(lm, ["The capital of France is"], max_new_tokens=8)
     row = {

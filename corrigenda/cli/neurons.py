@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, print_json, with_status
+from corrigenda.cli.common import (
+    DEFAULT_MODEL,
+    AsJson,
+    ModelName,
+    console,
+    load_model,
+    print_json,
+    with_status,
+)
 from corrigenda.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -27,12 +35,11 @@ def neurons(
 ) -> None:
     """List the feed-forward neurons that an answer hangs on (integrated gradients)."""
     from corrigenda.edit import Edit
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors.anatomy import Anatomy
     from corrigenda.param_editors.attribution import attributions, strongest
     from corrigenda.param_editors.knowledge_neurons import old_token
 
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     token = old_token(lm, Edit(prompt, "-", old_answer=answer))
     anatomy = Anatomy(lm)
     table = with_status(
@@ -63,11 +70,10 @@ def detect(
 ) -> None:
     """List the facts that the model does not know, by contrast with prompts that do not ask for them (CKA)."""
     from corrigenda.eval.datasets import load as load_data
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors.detection import false_facts
 
     edits = [edit for case in load_data(str(data)).cases for edit in case.edits][:limit]
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     found = with_status("assessing", lambda: false_facts(lm, edits, threshold=threshold), quiet=as_json)
     if as_json:
         rows: list[dict[str, Any]] = [

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, err_console, print_json, with_status
+from corrigenda.cli.common import (
+    DEFAULT_MODEL,
+    AsJson,
+    ModelName,
+    console,
+    err_console,
+    load_model,
+    print_json,
+)
 from corrigenda.errors import InvalidRequest
 
 app = typer.Typer(no_args_is_help=True)
@@ -37,14 +45,13 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Collect them, or go on where an interrupted run stopped; nothing is done twice."""
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors.statistics import collect as over_text
     from corrigenda.param_editors.statistics import collect_from_model
 
     if corpus is not None and from_model is not None:
         raise InvalidRequest("a corpus and --from-model exclude each other", remedy="Give one of them.")
     texts = None if corpus is None else _paragraphs(corpus)
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     wanted = parse_layers(layers) if layers else _preset_layers(lm)
     with bar(quiet=as_json) as shown:
         task = shown.add_task("", total=None)

@@ -13,6 +13,7 @@ from corrigenda.cli.common import (
     ModelName,
     console,
     err_console,
+    load_model,
     print_json,
     print_table,
     with_status,
@@ -44,11 +45,10 @@ def sweep(
 ) -> None:
     """Try layers on facts that the model knows; the best come first."""
     from corrigenda.eval.normalise import matches
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors import sweep as sweeping
 
     changes = _object(params)
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     chosen = _params(lm, method, changes, parse_layers(layers)[: width or 1] if width else None)
     candidates = sweeping.windows(parse_layers(layers), width or len(chosen.layers))
     known = with_status(

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, print_json, with_status
+from corrigenda.cli.common import (
+    DEFAULT_MODEL,
+    AsJson,
+    ModelName,
+    console,
+    load_model,
+    print_json,
+    with_status,
+)
 
 SHADES = " ·░▒▓█"
 
@@ -30,10 +38,9 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Find the layers to edit: disturb the subject, put back one state after the other, see which brings the answer."""
-    from corrigenda.lm.loading import load
     from corrigenda.param_editors import tracing
 
-    lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+    lm = load_model(model, quiet=as_json)
     found = with_status(
         "tracing",
         lambda: tracing.trace(lm, prompt, subject, answer=answer, part=part, noise=noise, samples=samples, seed=seed),
