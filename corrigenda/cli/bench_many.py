@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from corrigenda.cli.bench import _print
-from corrigenda.cli.common import AsJson, err_console
+from corrigenda.cli.common import AsJson, asides
 
 
 def memory(
@@ -25,10 +25,7 @@ def memory(
     from corrigenda.cli.many_edits import Multiplied, Place, made_up, measure, statements
     from corrigenda.memory.encoder import MiniLM
 
-    def say(text: str) -> None:
-        if not as_json:
-            err_console().print(f"[dim]{text}[/]", highlight=False)
-
+    say = asides(quiet=as_json)
     encoder = Multiplied(MiniLM.load(), statements(data), say)
     with tempfile.TemporaryDirectory(prefix="corrigenda-bench-") as temporary:
         place = Place(folder or Path(temporary), url, encoder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corrigenda.cli.bench import _print
-from corrigenda.cli.common import AsJson, err_console
+from corrigenda.cli.common import AsJson, asides
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -45,10 +45,7 @@ def scope(
     from corrigenda.memory.memory import Memory
     from corrigenda.memory.scope import Scope
 
-    def say(text: str) -> None:
-        if not as_json:
-            err_console().print(f"[dim]{text}[/]", highlight=False)
-
+    say = asides(quiet=as_json)
     real = MiniLM.load()
     encoder = _Filling(Multiplied(real, statements(None), say), real)
     kept = synthetic.edits(edits)

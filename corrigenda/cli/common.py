@@ -94,6 +94,16 @@ def err_console() -> Console:
     return Console(stderr=True)
 
 
+def asides(*, quiet: bool) -> Callable[[str], None]:
+    """Return what tells people how far the work is, on standard error; says nothing when ``quiet``."""
+
+    def say(text: str) -> None:
+        if not quiet:
+            err_console().print(f"[dim]{text}[/]", highlight=False)
+
+    return say
+
+
 def print_json(value: object) -> None:
     """Print ``value`` as JSON, two spaces deep, characters as they are."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

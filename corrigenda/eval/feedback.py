@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from corrigenda.edit import fold
 from corrigenda.errors import DatasetError
+from corrigenda.paths import read_text
 
 TEMPLATES = "templates.json"
 _ANSWERS = ("word2", "definition", "sentence")
@@ -86,7 +87,7 @@ def load(path: Path) -> list[Task]:
     """
     wordings = _wordings(path)
     found = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -108,7 +109,7 @@ def _task(kind: str, meta: Mapping[str, str], wording: Mapping[str, str]) -> Tas
 
 
 def _wordings(path: Path) -> dict[str, Mapping[str, str]]:
-    text = _read(path.with_name(TEMPLATES))
+    text = read_text(path.with_name(TEMPLATES))
     try:
         groups = json.loads(text)
         group = next(name for name in sorted(groups, key=len, reverse=True) if path.name.startswith(name))
@@ -118,13 +119,6 @@ def _wordings(path: Path) -> dict[str, Mapping[str, str]]:
             f"{path.with_name(TEMPLATES)} has no wordings for {path.name}",
             remedy="Name the file by its group: linguistic_1000.jsonl.",
         ) from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
 def simulate(

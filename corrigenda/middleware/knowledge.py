@@ -13,6 +13,7 @@ from corrigenda.errors import DatasetError
 from corrigenda.middleware.consult import Asking
 from corrigenda.middleware.relations import Relation, Relations
 from corrigenda.middleware.strategies import hops
+from corrigenda.paths import read_text
 
 Question: TypeAlias = tuple[str, Relation]
 """A thing, and the respect in which it is asked about."""
@@ -140,7 +141,7 @@ class Several:
 
 
 def _alias_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    text = _text(path)
+    text = read_text(path)
     try:
         whole: Any = json.loads(text)
     except json.JSONDecodeError:
@@ -162,7 +163,7 @@ def _names(found: object, where: str) -> list[str]:
 
 
 def _fact_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    for number, row in _lines(_text(path), path):
+    for number, row in _lines(read_text(path), path):
         parts = [row.get(key) for key in ("subject", "relation", "object")] if isinstance(row, dict) else row
         if not isinstance(parts, list) or len(parts) != 3 or any(not isinstance(part, str) for part in parts):
             raise DatasetError(
@@ -178,10 +179,3 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise DatasetError(f"{path}, line {number}: not JSON: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error

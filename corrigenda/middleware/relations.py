@@ -22,6 +22,7 @@ from corrigenda.edit import fold
 from corrigenda.errors import DatasetError
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.texts import PLACEHOLDER
+from corrigenda.paths import read_text
 
 Vectors = NDArray[np.float32]
 
@@ -83,11 +84,7 @@ class Relations:
         Raises:
             DatasetError: Not readable, or a line that is no relation; names the line.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
-        own = _parse(text, str(path))
+        own = _parse(read_text(path), str(path))
         return cls({**_built_in(), **own} if built_in else own)
 
     @classmethod

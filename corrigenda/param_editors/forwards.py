@@ -12,6 +12,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,35 @@ def ended_after(blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
             yield
     finally:
         handle.remove()
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """The form in which blocks return their states: bare, or first in a tuple.
+
+    What else is in the tuple is not used in passes over the upper blocks only; it just has to be as long.
+
+    Attributes:
+        length: Of the tuple; ``None`` for bare states.
+    """
+
+    length: int | None = None
+
+    @classmethod
+    def of(cls, returned: Any) -> BlockForm:
+        """Return the form of what a block returned."""
+        return cls(len(returned) if isinstance(returned, tuple) else None)
+
+    def forwards(self, blocks: Sequence[nn.Module], state: torch.Tensor) -> dict[nn.Module, Callable[..., Any]]:
+        """Return forwards for the lowest ``blocks``, which are not run: they hand ``state`` up to the next block."""
+        found: dict[nn.Module, Callable[..., Any]] = {
+            block: lambda *args, **kwargs: self._around(_identity(*args, **kwargs)) for block in blocks
+        }
+        found[blocks[0]] = lambda *args, **kwargs: self._around(state)
+        return found
+
+    def _around(self, state: torch.Tensor) -> Any:
+        return state if self.length is None else (state, *(None,) * (self.length - 1))
 
 
 def _identity(*args: Any, **kwargs: Any) -> Any:
@@ -217,8 +247,7 @@ class Resumed:
         width = self.batch.input_ids.shape
         rows = torch.arange(len(self.subject), device=self.subject.device)
         self.state = first_tensor(kept[0]) if kept else None
-        # What else a block returns is not used in these passes; only its form has to be right.
-        self._form = (None,) * len(kept[0]) if kept and isinstance(kept[0], tuple) else None
+        self._form = BlockForm.of(kept[0] if kept else None)
         shifted = [tap.outputs[name] for name in self.modules]
         if self.state is not None and not shifted:
             shifted = [self.state]
@@ -255,17 +284,12 @@ class Resumed:
         forwards: dict[nn.Module, Callable[..., Any]] = {}
         if self.state is not None:
             state = self.state if self.modules else self.state + added[0].to(self.state.dtype)
-            forwards[self.blocks[0]] = lambda *args, **kwargs: self._formed(state)
-            for block in self.blocks[1 : self.first]:
-                forwards[block] = lambda *args, **kwargs: self._formed(_identity(*args, **kwargs))
+            forwards = self._form.forwards(self.blocks[: self.first], state)
         changes = {name: _adder(shift) for name, shift in zip(self.modules, added, strict=False)}
         keep = int(-places.min())
         picked = headed(self.anatomy, lambda states: states[rows, places])
         with replaced(forwards), Override(self.lm.model, changes), picked:
             return call(self.lm, self.batch, mask=self.mask, cache=self._cache(), keep=keep)
-
-    def _formed(self, state: torch.Tensor) -> Any:
-        return state if self._form is None else (state, *self._form[1:])
 
     def _spread(self, shift: torch.Tensor) -> torch.Tensor:
         width = self.batch.input_ids.shape[1]

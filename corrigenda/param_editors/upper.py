@@ -6,9 +6,8 @@ Trained editors change the last blocks, and see thousands of texts many times. E
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from corrigenda.errors import InvalidParams
 from corrigenda.lm.decoding import answer_logits
 from corrigenda.lm.hooks import first_tensor
 from corrigenda.lm.tokens import pad, token_ids
-from corrigenda.param_editors.forwards import batches, call, ended_after, replaced
+from corrigenda.param_editors.forwards import BlockForm, batches, call, ended_after, replaced
 from corrigenda.param_editors.rows import target_ids
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Upper:
             raise InvalidParams(f"there is no block {first}")
         self.anatomy, self.lm, self.texts, self.first = anatomy, anatomy.lm, list(texts), first
         self._states: dict[int, torch.Tensor] = {}
-        self._form: tuple[None, ...] | None = None
+        self._form = BlockForm()
         if first and not self.lm.is_encoder_decoder:
             self._run_below(progress)
 
@@ -98,7 +97,7 @@ class Upper:
                 for places in batches([len(text.row) for text in self.texts]):
                     call(self.lm, pad(self.lm, [self.texts[place].row for place in places]))
                     output = kept.pop()
-                    self._form = (None,) * len(output) if isinstance(output, tuple) else None
+                    self._form = BlockForm.of(output)
                     for place, state in zip(places, first_tensor(output), strict=True):
                         self._states[place] = state[-len(self.texts[place].row) :].clone()
                     if progress is not None:
@@ -117,15 +116,8 @@ class Upper:
             return call(self.lm, batch, keep=keep)
         width = batch.input_ids.shape[1]
         state = torch.stack([nn.functional.pad(s, (0, 0, width - len(s), 0)) for s in map(self._states.get, places)])  # type: ignore[arg-type]
-        blocks = self.anatomy.blocks
-        forwards: dict[nn.Module, Callable[..., Any]] = {blocks[0]: lambda *args, **kwargs: self._formed(state)}
-        for block in blocks[1 : self.first]:
-            forwards[block] = lambda *args, **kwargs: self._formed(args[0] if args else kwargs["hidden_states"])
-        with replaced(forwards) if forwards else nullcontext():
+        with replaced(self._form.forwards(self.anatomy.blocks[: self.first], state)):
             return call(self.lm, batch, keep=keep)
-
-    def _formed(self, state: torch.Tensor) -> Any:
-        return state if self._form is None else (state, *self._form[1:])
 
     def nll(self, places: Sequence[int], logits: torch.Tensor | None = None) -> torch.Tensor:
         """Return the mean negative log-likelihood of a target token of each text: (rows,), with gradients."""

@@ -62,6 +62,12 @@ def declared_length(scope: Scope) -> int:
     return 0
 
 
+async def disconnected(receive: Receive) -> None:
+    """Return when the client went away; for requests whose body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _message(receive: Receive, seconds: float) -> tuple[bytes, bool]:
     try:
         async with asyncio.timeout(seconds):

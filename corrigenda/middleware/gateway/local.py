@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from corrigenda.chat import Chat, Trace
 from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.middleware.gateway.access import Access
-from corrigenda.middleware.gateway.bodies import ClientGone, read_body
+from corrigenda.middleware.gateway.bodies import ClientGone, disconnected, read_body
 from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
 from corrigenda.middleware.gateway.proxy import ENDPOINTS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
@@ -224,7 +224,7 @@ class LocalPlane:
         if not first.untouched:
             headers.append(trace_header(first))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         text, trace = "", first
         try:
             await send_events(send, form.opening())
@@ -241,11 +241,6 @@ class LocalPlane:
             await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from corrigenda.middleware.gateway.bodies import disconnected
 from corrigenda.middleware.gateway.replies import Refusal, send_problem
 from corrigenda.middleware.gateway.settings import Settings, upstream_base
 
@@ -148,7 +149,7 @@ class Upstream:
         work = asyncio.ensure_future(self._exchange(scope, send, body, extra, amend))
         if not isinstance(body, bytes):
             return await work  # the body is still being read from ``receive``; nobody else may
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -250,8 +251,3 @@ def _unreachable(error: Exception) -> Refusal:
     if isinstance(error, TimeoutError):
         return Refusal(504, "upstream_timeout", "the upstream did not answer in time", retry_after=1)
     return Refusal(502, "upstream_failed", "the upstream closed the connection before it answered", retry_after=1)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

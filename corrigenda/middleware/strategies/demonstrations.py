@@ -19,6 +19,7 @@ import numpy as np
 from corrigenda.errors import DatasetError
 from corrigenda.memory.encoder import Encoder
 from corrigenda.middleware.strategies.wording import one_line
+from corrigenda.paths import read_text
 
 Kind: TypeAlias = Literal["copy", "update", "retain"]
 KINDS: tuple[Kind, ...] = ("copy", "update", "retain")
@@ -63,11 +64,7 @@ def read(path: Path) -> tuple[Demonstration, ...]:
     Raises:
         DatasetError: Not readable, or a line that is no demonstration; names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    return _parse(text, str(path))
+    return _parse(read_text(path), str(path))
 
 
 @cache
