@@ -32,7 +32,7 @@ def test_the_face_is_what_it_was():
     assert corrigenda.__all__ == FACE
     assert dir(corrigenda) == FACE
     for name in FACE:
-        assert getattr(corrigenda, name) is not None
+        assert name == "__version__" or getattr(corrigenda, name).__name__ == name
 
 
 def test_unknown_names_are_refused():

@@ -102,5 +102,7 @@ def test_no_text_breaks_it(query, asked):
         stored = edit(query)
     except InvalidEdit:
         return
-    assert recall(stored.prompt, [stored]) is not None
-    recall(asked, [stored])
+    found = recall(stored.prompt, [stored])
+    assert found is not None
+    assert found.edit == stored
+    recall(asked, [stored])  # whatever it finds, it must not raise

@@ -85,7 +85,8 @@ def test_amend_what_describes_keeps_the_id(memory: Memory, capital: Capital) -> 
     assert [mention.name for mention in memory.mentions("Is Qazaqstan big?")] == ["Qazaqstan"]
     assert memory.amend(old.id, aliases=["Qazaqstan"]) == new
     assert memory.version == 2
-    assert memory.amend(old.id, validity=Validity(end=datetime(2100, 1, 1, tzinfo=UTC))).validity.end is not None
+    until = Validity(end=datetime(2100, 1, 1, tzinfo=UTC))
+    assert memory.amend(old.id, validity=until).validity == until
 
 
 def test_retract_and_restore(memory: Memory, capital: Capital, fixed: FixedEncoder) -> None:

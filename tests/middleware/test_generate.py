@@ -284,7 +284,7 @@ def test_a_word_is_never_carried_on(edited, llama, memory):
 def test_an_encoder_decoder_is_edited_too(edited, t5, kazakhstan):
     model = edited(t5)
     replies = model.ask_batch([QUERY, OTHER], max_new_tokens=12)
-    assert replies[0].text.startswith("Almaty") or replies[0].text.startswith(" Almaty")
+    assert replies[0].text.lstrip().startswith("Almaty")
     assert replies[1].trace.untouched
     assert replies[1].text == model.ask(OTHER, max_new_tokens=12).text
     assert edited(t5, strategy="ike").ask(QUERY, max_new_tokens=3).trace.strategy == "ike"

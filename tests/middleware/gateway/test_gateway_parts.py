@@ -40,7 +40,8 @@ class TestWire:
         body = {key: value, "other": 1}
         for question in asked(endpoint, body):
             assert revised(endpoint, body, question, question.chat) == body
-        assert asked(endpoint, value) == [] or isinstance(value, dict)
+        if not isinstance(value, dict):
+            assert asked(endpoint, value) == []
 
     def test_turns_that_a_strategy_adds_or_drops(self) -> None:
         body = {"messages": [{"role": "user", "content": "a", "x": 1}, {"role": "tool", "content": "t"}]}
