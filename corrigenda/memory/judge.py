@@ -209,30 +209,29 @@ class FrameJudge:
             raise ModelDamaged(f"the scope classifier in {folder} cannot be read: {error}") from error
 
     def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
-        """Return judgements; about 3 ms for the first pair of a query, less for the others."""
-        rows = self.inputs(pairs)
-        if not len(rows):
+        """Return judgements; about 3 ms for the first pair of a query, less for the others.
+
+        A pair that a rule puts out of scope is not encoded: its features lack what the encoder would say.
+        """
+        if not pairs:
             return []
+        rows = plain_inputs(pairs)
+        out = np.array([_ruled_out(pair, row) for pair, row in zip(pairs, rows, strict=True)])
+        self._encode(pairs, rows, np.flatnonzero(~out))
         probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
-        out = [
-            _speaks_of_another(pair, row) or _only_quotes(pair) or _another_language(pair)
-            for pair, row in zip(pairs, rows, strict=True)
-        ]
         probabilities[out] = 0.0
         return [
             Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
             for chance, row in zip(probabilities, rows, strict=True)
         ]
 
-    def inputs(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """Return what the trees go by, (n, len(INPUTS))."""
-        rows = plain_inputs(pairs)
-        frames, names = paired(pairs)
+    def _encode(self, pairs: Sequence[Pair], rows: NDArray[np.float64], places: NDArray[np.intp]) -> None:
+        """Fill in what the encoder says of the pairs at ``places``: ``rows`` is (n, len(INPUTS))."""
+        frames, names = paired([pairs[place] for place in places])
         cosines, named = self._frames.compare(list(frames.values()), list(names.values()))
-        rows[list(frames), -2:] = cosines[:, :2] * self._scale + self._bias
-        rows[list(frames), INPUTS.index("frames")] = cosines[:, 2]
-        rows[list(names), INPUTS.index("named")] = named
-        return rows
+        rows[places[list(frames)], -2:] = cosines[:, :2] * self._scale + self._bias
+        rows[places[list(frames)], INPUTS.index("frames")] = cosines[:, 2]
+        rows[places[list(names)], INPUTS.index("named")] = named
 
 
 def plain_inputs(pairs: Sequence[Pair]) -> NDArray[np.float64]:
@@ -251,6 +250,11 @@ def paired(pairs: Sequence[Pair]) -> tuple[dict[int, tuple[str, str]], dict[int,
     frames = ((place, pair_frames(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     names = ((place, name_pair(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     return {place: both for place, both in frames if both}, {place: both for place, both in names if both}
+
+
+def _ruled_out(pair: Pair, row: NDArray[np.float64]) -> bool:
+    """Tell whether ``pair`` is out of scope whatever its sentences mean."""
+    return _speaks_of_another(pair, row) or _only_quotes(pair) or _another_language(pair)
 
 
 def _speaks_of_another(pair: Pair, row: NDArray[np.float64]) -> bool:
