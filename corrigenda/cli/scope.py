@@ -68,6 +68,8 @@ def evaluate(
         f"AUROC {found['auroc']:.4f} · calibration error {found['ece']:.4f} · found at 1 % false {rates['0.01']:.3f}, "
         f"at 0.1 % {rates['0.001']:.3f} · {found['ms']['p50']:.1f} ms a pair ({found['ms']['p99']:.1f} at p99)"
     )
+    kept = ", ".join(f"{mean:.2%} of {float(rate):.1%}" for rate, mean in found["bound"].items())
+    console().print(f"False fires against what was promised, mean of 50 splits: {kept}")
 
 
 Live = Annotated[Path, typer.Option(help="The memory whose edits are live.")]

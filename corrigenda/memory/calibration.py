@@ -8,7 +8,6 @@ that old and new queries are exchangeable. The bound is over the draw of both; o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +45,26 @@ def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike) -> 
     if rank > scores.size:
         return math.inf
     return float(np.nextafter(scores[rank - 1], math.inf))
+
+
+def held_out_rates(
+    false_fire_rate: float, scores_of_out_of_scope: ArrayLike, *, splits: int = 50, seed: int = 0
+) -> Numbers:
+    """Return shares (splits,), 0…1, of one random half of the scores that fire at the threshold of the other half.
+
+    Their mean is at most ``false_fire_rate``, but for the luck of the splits; all 0 if half of them bound nothing.
+
+    Raises:
+        InvalidRequest: As :func:`threshold_for`; or fewer than two scores.
+    """
+    scores = np.asarray(scores_of_out_of_scope, dtype=np.float64).ravel()
+    if scores.size < 2:
+        raise InvalidRequest("one score cannot be split in two", remedy="Give more out-of-scope queries.")
+    rng, half = np.random.default_rng(seed), scores.size // 2
+    orders = (rng.permutation(scores.size) for _ in range(splits))
+    return np.array(
+        [rate_above(scores[order[half:]], threshold_for(false_fire_rate, scores[order[:half]])) for order in orders]
+    )
 
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
@@ -100,9 +119,10 @@ def sigmoid(values: ArrayLike) -> Numbers:
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(values, dtype=np.float64)))
 
 
-def rate_above(scores: Sequence[float], threshold: float) -> float:
+def rate_above(scores: ArrayLike, threshold: float) -> float:
     """Return the share of ``scores`` that reach ``threshold``; NaN for none."""
-    return float(np.mean(np.asarray(scores) >= threshold)) if len(scores) else math.nan
+    values = np.asarray(scores, dtype=np.float64)
+    return float(np.mean(values >= threshold)) if values.size else math.nan
 
 
 @dataclass(frozen=True)

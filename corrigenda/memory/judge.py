@@ -45,8 +45,9 @@ UNNAMED = -1.0
 """Cosine of the names, and of the frames, where the query has none."""
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_GRAPH_VERSION = "2"
-_REMEMBERED = 8192  # frames of edits whose vectors are kept: 3 KB each
+_GRAPH_VERSION = "3"
+_OUTPUTS = ("frame", "turned", "plain")
+_REMEMBERED = 8192  # frames and names of edits whose vectors are kept: 4.5 KB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,35 +117,43 @@ class FrameEncoder:
     def __init__(self, graph: Path, tokenizer_file: Path) -> None:
         self._session = encoder.session(graph)
         self._tokenizer = encoder.tokenizer(tokenizer_file, 64)
-        self._known: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+        self._known: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def frames(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Return cosines (n, 3) for frames of an edit and of a query: direct, turned, and MiniLM's own."""
-        edits, queries = self._vectors(pairs, ("frame", "turned", "plain"))  # (n, 3, d) each
+    def compare(
+        self, frames: Sequence[tuple[str, str]], names: Sequence[tuple[str, str]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return cosines of pairs of an edit's text and a query's, all encoded in one pass.
+
+        Args:
+            frames: n pairs of frames.
+            names: m pairs of names: an edit's subject, and what a query has in its place.
+
+        Returns:
+            (n, 3) for the frames: direct, turned, and MiniLM's own; (m,) for the names: MiniLM's own.
+        """
+        pairs = [*frames, *names]
+        if not pairs:
+            return np.zeros((0, 3)), np.zeros(0)
+        edits, queries = self._vectors(pairs)  # (n + m, 3, d) each
         queries[:, 1] = queries[:, 0]  # only the edit's vector is turned
-        return np.asarray((edits * queries).sum(axis=-1), dtype=np.float64)
+        cosines = np.asarray((edits * queries).sum(axis=-1), dtype=np.float64)
+        return cosines[: len(frames)], cosines[len(frames) :, 2]
 
-    def names(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Return MiniLM's cosines (n,) for names: an edit's subject, and what a query has in its place."""
-        edits, queries = self._vectors(pairs, ("plain",))
-        return np.asarray((edits * queries).sum(axis=(1, 2)), dtype=np.float64)
-
-    def _vectors(self, pairs: Sequence[tuple[str, str]], outputs: tuple[str, ...]) -> tuple[Vectors, Vectors]:
+    def _vectors(self, pairs: Sequence[tuple[str, str]]) -> tuple[Vectors, Vectors]:
         """Return the vectors (n, outputs, d) of both sides; those of edits are kept for the next time."""
-        kind = outputs[0]
         with self._lock:
-            known = {text: self._known[kind, text] for text, _ in pairs if (kind, text) in self._known}
+            known = {text: self._known[text] for text, _ in pairs if text in self._known}
         new = list(dict.fromkeys([*(text for text, _ in pairs if text not in known), *(text for _, text in pairs)]))
-        vectors = np.empty((len(new), len(outputs), 384), dtype=np.float32)
+        vectors = np.empty((len(new), len(_OUTPUTS), 384), dtype=np.float32)
         for places, feed in encoder.batches(self._tokenizer, new):
-            vectors[places] = np.stack(self._session.run(list(outputs), feed), axis=1)
+            vectors[places] = np.stack(self._session.run(list(_OUTPUTS), feed), axis=1)
         place = {text: number for number, text in enumerate(new)}
         edits = {text: known[text] if text in known else vectors[place[text]] for text, _ in pairs}
         with self._lock:
             for text, vector in edits.items():
-                self._known[kind, text] = vector
-                self._known.move_to_end((kind, text))
+                self._known[text] = vector
+                self._known.move_to_end(text)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return np.stack([edits[text] for text, _ in pairs]), np.stack([vectors[place[text]] for _, text in pairs])
@@ -200,32 +209,29 @@ class FrameJudge:
             raise ModelDamaged(f"the scope classifier in {folder} cannot be read: {error}") from error
 
     def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
-        """Return judgements; about 3 ms for the first pair of a query, less for the others."""
-        rows = self.inputs(pairs)
-        if not len(rows):
+        """Return judgements; about 3 ms for the first pair of a query, less for the others.
+
+        A pair that a rule puts out of scope is not encoded: its features lack what the encoder would say.
+        """
+        if not pairs:
             return []
+        rows = plain_inputs(pairs)
+        out = np.array([_ruled_out(pair, row) for pair, row in zip(pairs, rows, strict=True)])
+        self._encode(pairs, rows, np.flatnonzero(~out))
         probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
-        out = [
-            _speaks_of_another(pair, row) or _only_quotes(pair) or _another_language(pair)
-            for pair, row in zip(pairs, rows, strict=True)
-        ]
         probabilities[out] = 0.0
         return [
             Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
             for chance, row in zip(probabilities, rows, strict=True)
         ]
 
-    def inputs(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """Return what the trees go by, (n, len(INPUTS))."""
-        rows = plain_inputs(pairs)
-        frames, names = paired(pairs)
-        if frames:
-            direct, turned, plain = self._frames.frames(list(frames.values())).T
-            rows[list(frames), -2:] = np.stack([direct, turned], axis=1) * self._scale + self._bias
-            rows[list(frames), INPUTS.index("frames")] = plain
-        if names:
-            rows[list(names), INPUTS.index("named")] = self._frames.names(list(names.values()))
-        return rows
+    def _encode(self, pairs: Sequence[Pair], rows: NDArray[np.float64], places: NDArray[np.intp]) -> None:
+        """Fill in what the encoder says of the pairs at ``places``: ``rows`` is (n, len(INPUTS))."""
+        frames, names = paired([pairs[place] for place in places])
+        cosines, named = self._frames.compare(list(frames.values()), list(names.values()))
+        rows[places[list(frames)], -2:] = cosines[:, :2] * self._scale + self._bias
+        rows[places[list(frames)], INPUTS.index("frames")] = cosines[:, 2]
+        rows[places[list(names)], INPUTS.index("named")] = named
 
 
 def plain_inputs(pairs: Sequence[Pair]) -> NDArray[np.float64]:
@@ -244,6 +250,11 @@ def paired(pairs: Sequence[Pair]) -> tuple[dict[int, tuple[str, str]], dict[int,
     frames = ((place, pair_frames(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     names = ((place, name_pair(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     return {place: both for place, both in frames if both}, {place: both for place, both in names if both}
+
+
+def _ruled_out(pair: Pair, row: NDArray[np.float64]) -> bool:
+    """Tell whether ``pair`` is out of scope whatever its sentences mean."""
+    return _speaks_of_another(pair, row) or _only_quotes(pair) or _another_language(pair)
 
 
 def _speaks_of_another(pair: Pair, row: NDArray[np.float64]) -> bool:
@@ -290,6 +301,7 @@ def _graph(source: Path, weights: Path, data: bytes) -> Path:
                     from corrigenda.memory.frame_network import export
 
                     export(source, weights, Path(name))
+                    encoder.compact(Path(name))
                 os.replace(name, graph)
             finally:
                 Path(name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from corrigenda.errors import InvalidRequest
 from corrigenda.memory.calibration import (
     area_under_roc,
     expected_calibration_error,
+    held_out_rates,
     platt,
     rate_above,
     sigmoid,
@@ -17,16 +18,16 @@ from corrigenda.memory.calibration import (
 @pytest.mark.parametrize("rate", [0.05, 0.01, 0.005])
 @pytest.mark.parametrize("n", [999, 1_500, 2_000])
 def test_the_false_fire_rate_keeps_its_bound_over_random_splits(rate, n):
-    rng = np.random.default_rng(0)
-    scores = rng.beta(0.5, 6, size=10_000)
-    rates = []
-    for _ in range(50):
-        order = rng.permutation(len(scores))
-        threshold = threshold_for(rate, scores[order[:n]])
-        rates.append((scores[order[n:]] >= threshold).mean())
+    scores = np.random.default_rng(0).beta(0.5, 6, size=2 * n)
+    rates = held_out_rates(rate, scores, splits=50)
     # The expected rate is at most α; three standard errors for the luck of 50 splits.
     assert np.mean(rates) <= rate + 3 * np.std(rates) / math.sqrt(len(rates))
     assert np.mean(rates) > rate / 2
+
+
+def test_a_split_needs_two_scores():
+    with pytest.raises(InvalidRequest, match="split in two"):
+        held_out_rates(0.05, [0.5])
 
 
 def test_the_rank_is_the_one_of_split_conformal_prediction():

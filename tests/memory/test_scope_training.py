@@ -256,6 +256,8 @@ def test_the_shipped_judge_on_the_shared_pairs():
     assert found["auroc"] > 0.99
     assert found["tpr_at_fpr"]["0.01"] > 0.94
     assert found["ece"] < 0.03
+    for promised, kept in found["bound"].items():
+        assert kept <= float(promised) + 0.002  # half of 500 scores and the luck of 50 splits
 
 
 def test_a_labelled_pair_looks_at_what_is_asked():
