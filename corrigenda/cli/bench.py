@@ -24,8 +24,7 @@ from corrigenda.cli.common import (
     AsJson,
     ModelName,
     load_model,
-    print_json,
-    print_table,
+    print_figures,
     with_status,
 )
 from corrigenda.errors import DatasetError, EvaluationError
@@ -59,7 +58,7 @@ def overhead(
     asked = synthetic.foreign_queries(queries, kept)
     with _filled(kept, encoder, quiet=as_json) as memory:
         figures = measure_overhead(memory, asked, encoder)
-    _print("A request that no edit concerns", figures, as_json)
+    print_figures("A request that no edit concerns", figures, as_json)
 
 
 def measure_overhead(memory: Memory, queries: Sequence[str], encoder: Encoder) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def add(
     encoder = MiniLM.load()
     with _filled(_edits(edits, data), encoder, quiet=as_json) as memory:
         figures = measure_add(memory, synthetic.edits(repeats, seed=1), encoder)
-    _print("Adding one edit", figures, as_json)
+    print_figures("Adding one edit", figures, as_json)
 
 
 def measure_add(memory: Memory, new: Sequence[Edit], encoder: Encoder) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def evaluation(
 
     cases = sample(load(data).cases, limit, 0)
     lm = load_model(model, quiet=as_json)
-    _print("The evaluation suite", measure_evaluation(cases, Bare(lm), lm.tokenizer), as_json)
+    print_figures("The evaluation suite", measure_evaluation(cases, Bare(lm), lm.tokenizer), as_json)
 
 
 def measure_evaluation(cases: Sequence[Any], bare: Bare, tokenizer: Any) -> dict[str, Any]:
@@ -291,16 +290,3 @@ def _ms(action: Callable[[], object]) -> float:
 
 def _p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20)[-1]
-
-
-def _print(title: str, figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(figures)
-        return
-    rows = []
-    for name, value in figures.items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [
-            (f"{name} {key}".strip(), f"{item:,.3f}" if isinstance(item, float) else f"{item:,}") for key, item in inner
-        ]
-    print_table(title, ("figure", "value"), rows)

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from corrigenda.cli.bench import _print
-from corrigenda.cli.common import AsJson, asides
+from corrigenda.cli.common import AsJson, asides, print_figures
 
 
 def memory(
@@ -33,4 +32,4 @@ def memory(
     if not as_json:
         figures |= figures.pop("details")
         figures["notices"] = len(figures["notices"])
-    _print("A memory of many edits", figures, as_json)
+    print_figures("A memory of many edits", figures, as_json)

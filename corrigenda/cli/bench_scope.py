@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corrigenda.cli.bench import _print
-from corrigenda.cli.common import AsJson, asides
+from corrigenda.cli.common import AsJson, asides, print_figures
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -59,7 +58,7 @@ def scope(
             memory.add_many(kept[start : start + _BLOCK], on_conflict="coexist")
         encoder.measuring = True
         figures = {"edits": len(memory), **measure(Scope(memory), asked)}
-    _print("The scope classifier with many edits", figures, as_json)
+    print_figures("The scope classifier with many edits", figures, as_json)
 
 
 def asked_of(kept: Sequence[Edit], count: int, foreign: Sequence[str]) -> dict[str, list[str]]:

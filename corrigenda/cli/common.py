@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -117,6 +117,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
+
+
+def print_figures(title: str, figures: Mapping[str, Any], as_json: bool) -> None:
+    """Print what was measured: a figure a row, those of a group one after the other; or JSON."""
+    if as_json:
+        print_json(figures)
+        return
+    rows = []
+    for name, value in figures.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [
+            (f"{name} {key}".strip(), f"{item:,.3f}" if isinstance(item, float) else f"{item:,}") for key, item in inner
+        ]
+    print_table(title, ("figure", "value"), rows)
 
 
 def open_memory(path: Path, *, readonly: bool = False, follow: bool = False) -> Memory:

@@ -84,7 +84,7 @@ class PassingThrough:
         from corrigenda.lm.stopping import Stop
 
         stop = Stop(newline=False, sentence=False, texts=tuple(stops))
-        return self.edited.model._continued(self._decide(prompts), max_new_tokens, stop, self.edited.batch_size)
+        return self.edited.model.continued(self._decide(prompts), max_new_tokens, stop, self.edited.batch_size)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -129,7 +129,7 @@ class _Planned:
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         decisions = [self.plans[name] for name in prompts]
         model, batch = self.edited.model, self.edited.batch_size
-        return model._continued(decisions, max_new_tokens, self.edited.stop, batch)
+        return model.continued(decisions, max_new_tokens, self.edited.stop, batch)
 
     def score(self, prompts: Sequence[str], targets: Sequence[str]) -> list[TargetScore]:
         from corrigenda.lm.scoring import score_targets

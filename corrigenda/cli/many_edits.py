@@ -175,7 +175,7 @@ def measure(
     cold, cold_cpu = time.perf_counter() - began, time.process_time() - worked
     say(f"started in {cold:.1f} s")
     add = _adds(memory, new, encoder.queries, reads)
-    index = memory._replica.index()
+    index = memory.replica.index()
     figures = {
         "lookup_ms": _percentiles(lookup),
         "recall_at_8": round(recall, 4),
@@ -209,7 +209,7 @@ def _fill(memory: Memory, edits: Sequence[Edit], encoder: Multiplied, say: Any) 
         say(f"{len(memory):,} edits after {time.perf_counter() - began:.0f} s")
     memory.search(encoder.queries[:1], _K)
     say(f"searchable after {time.perf_counter() - began:.0f} s")
-    memory._replica.index().partitions["default"].settle()
+    memory.replica.index().partitions["default"].settle()
     say(f"settled after {time.perf_counter() - began:.0f} s")
     return time.perf_counter() - began
 

@@ -114,7 +114,7 @@ def write_snapshot(memory: Where = DEFAULT, snapshot: Snapshot = None, as_json: 
     from corrigenda.memory.upkeep import index_path, is_url, open_memory
 
     with open_memory(memory, snapshot=snapshot) as store:
-        store._replica.snapshot()
+        store.replica.snapshot()
         notices, version = store.notices, store.version
     path = snapshot if is_url(memory) and snapshot is not None else index_path(memory)
     size = path.stat().st_size if path.exists() else 0

@@ -37,6 +37,11 @@ class ReadableMemory:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
+    @property
+    def replica(self) -> Replica:
+        """The copy of the ledger in this process: for those that look after a memory, not for those that use it."""
+        return self._replica
+
     # What is there
 
     @property

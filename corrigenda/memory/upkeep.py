@@ -209,7 +209,7 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
     """
     if (version is None) == (at is None):
         raise InvalidRequest("give a version or a time", remedy="One of the two.")
-    events = memory._replica.store.read()
+    events = memory.replica.store.read()
     if version is None:
         # The last one that is not later: the clocks of writers differ, so that the times need not be in order.
         version = max((event.seq for event in events if at is not None and event.when <= at), default=0)
@@ -224,7 +224,7 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
         undone = [Event("retracted", edit, reason=reason) for edit in gone]
         return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
 
-    return len(memory._replica.write(decide).events)
+    return len(memory.replica.write(decide).events)
 
 
 def reencode(memory: Memory, *, progress: Progress = lambda done: None) -> int:
@@ -233,8 +233,8 @@ def reencode(memory: Memory, *, progress: Progress = lambda done: None) -> int:
     What is encoded already is not encoded again, so that this can be stopped and run again. A ledger on a server then
     expects this encoder of whoever connects.
     """
-    store, encoder = memory._replica.store, memory.encoder
-    edits = list(memory._replica.state.live.values())
+    store, encoder = memory.replica.store, memory.encoder
+    edits = list(memory.replica.state.live.values())
     for start in range(0, len(edits), BATCH):
         part = encode_edits(edits[start : start + BATCH], encoder, store)
         store.keep_vectors(encoder.fingerprint, part.fresh)
@@ -256,7 +256,7 @@ def expire(memory: Memory, *, before: datetime | None = None) -> int:
         over = [edit for edit in state.live.values() if edit.validity.end is not None and edit.validity.end <= moment]
         return Plan([Event("retracted", edit, reason="its time is over") for edit in over])
 
-    return len(memory._replica.write(decide).events)
+    return len(memory.replica.write(decide).events)
 
 
 def migrate(

@@ -161,12 +161,13 @@ class EditedModel:
         for touched in (False, True):
             places = [place for place, item in enumerate(decisions) if (item.plan is not None) == touched]
             chosen = [decisions[place] for place in places]
-            for place, text in zip(places, self._continued(chosen, max_new_tokens, stop, batch_size), strict=True):
+            for place, text in zip(places, self.continued(chosen, max_new_tokens, stop, batch_size), strict=True):
                 texts[place] = text
         spent = (time.perf_counter() - began) * 1e3 / max(len(texts), 1)
         return [Reply(text, timed(item.trace, spent)) for text, item in zip(texts, decisions, strict=True)]
 
-    def _continued(self, decisions: Sequence[Decision], max_new_tokens: int, stop: Stop, batch_size: int) -> list[str]:
+    def continued(self, decisions: Sequence[Decision], max_new_tokens: int, stop: Stop, batch_size: int) -> list[str]:
+        """Return what the model says to requests that were decided about, greedily, in order."""
         own = [place for place, item in enumerate(decisions) if item.plan and (item.plan.answer or item.plan.worker)]
         if own:
             return self._continued_elsewhere(decisions, set(own), max_new_tokens, stop, batch_size)
@@ -188,7 +189,7 @@ class EditedModel:
         texts = dict(zip(sorted(own), answer(self.lm, jobs, options), strict=True))
         rest = [place for place in range(len(decisions)) if place not in own]
         chosen = [decisions[place] for place in rest]
-        texts |= zip(rest, self._continued(chosen, max_new_tokens, stop, batch_size), strict=True)
+        texts |= zip(rest, self.continued(chosen, max_new_tokens, stop, batch_size), strict=True)
         return [texts[place] for place in range(len(decisions))]
 
     def _mended(self, text: str, item: Decision, max_new_tokens: int, stop: Stop) -> str:

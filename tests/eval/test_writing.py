@@ -218,7 +218,7 @@ def test_what_is_asked_of_a_memory_reaches_the_model_under_the_plan():
             self.decided += len(requests)
             return [Decision(item, plans[item.query], Trace()) for item in requests]
 
-        def _continued(self, decisions, max_new_tokens, stop, batch):
+        def continued(self, decisions, max_new_tokens, stop, batch):
             return [f"{len(stop.texts)}" for _ in decisions]
 
     class Edited:
