@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from dataset_records import TEMPLATES
 from scripted_methods import Scripted, make_case
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
@@ -138,3 +139,16 @@ def evaluate(call, tiny, data_file):
         return call("eval", "run", "--data", data_file, "--model", tiny, "--method", "none", *arguments, code=code)
 
     return evaluate
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a data file, the templates of MemPrompt beside it; return its path."""
+
+    def write(content, name="data.json"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        path.with_name("templates.json").write_text(json.dumps(TEMPLATES))
+        return path
+
+    return write
