@@ -275,6 +275,7 @@ class TestFailures:
 
             def hang_up() -> None:
                 taken, _ = rude.accept()
+                taken.recv(1)  # earlier, a slow machine has not noticed yet that it is connected
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 taken.close()
 
