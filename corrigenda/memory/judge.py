@@ -211,15 +211,17 @@ class FrameJudge:
     def judge(self, pairs: Sequence[Pair]) -> list[Judgement]:
         """Return judgements; about 3 ms for the first pair of a query, less for the others.
 
-        A pair that a rule puts out of scope is not encoded: its features lack what the encoder would say.
+        A query in the edit's own words is in scope, whatever the encoder thinks. Such a pair, and one that a rule puts
+        out of scope, is not encoded: its features lack what the encoder would say.
         """
         if not pairs:
             return []
         rows = plain_inputs(pairs)
-        out = np.array([_ruled_out(pair, row) for pair, row in zip(pairs, rows, strict=True)])
-        self._encode(pairs, rows, np.flatnonzero(~out))
+        own = np.array([_own_words(pair) for pair in pairs])
+        out = ~own & np.array([_ruled_out(pair, row) for pair, row in zip(pairs, rows, strict=True)])
+        self._encode(pairs, rows, np.flatnonzero(~own & ~out))
         probabilities = sigmoid(self._slope * self._trees.score(rows) + self._shift)
-        probabilities[out] = 0.0
+        probabilities[own], probabilities[out] = 1.0, 0.0
         return [
             Judgement(float(chance), bool(row[-1] > row[-2]), dict(zip(INPUTS, row.tolist(), strict=True)))
             for chance, row in zip(probabilities, rows, strict=True)
@@ -250,6 +252,15 @@ def paired(pairs: Sequence[Pair]) -> tuple[dict[int, tuple[str, str]], dict[int,
     frames = ((place, pair_frames(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     names = ((place, name_pair(pair.edit, pair.query, pair.match)) for place, pair in enumerate(pairs))
     return {place: both for place, both in frames if both}, {place: both for place, both in names if both}
+
+
+def _own_words(pair: Pair) -> bool:
+    """Tell whether the query is the edit's prompt, but for capitals, spaces and the mark at the end."""
+    return _bare(pair.query) == _bare(pair.edit.prompt)
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(" ?.!:…")
 
 
 def _ruled_out(pair: Pair, row: NDArray[np.float64]) -> bool:

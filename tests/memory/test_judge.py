@@ -48,6 +48,29 @@ def encoder():
 
 
 @pytest.mark.real_model
+def test_an_edits_own_words_are_in_scope_and_come_first(judge, encoder):
+    written = Edit("In which language is La Jornada written?", "Hindi", subject="La Jornada")
+    first = Edit("What language was La Jornada originally in?", "Danish", subject="La Jornada")
+    query = "in which language is  La Jornada written"
+    own, other = judge.judge([pair(written, query, encoder), pair(first, query, encoder)])
+    assert (own.probability, own.needs) == (1.0, False)
+    assert other.probability < 1.0
+
+
+@pytest.mark.real_model
+def test_what_a_rule_decides_is_not_encoded(judge, monkeypatch):
+    def refuse(frames, names):
+        assert not frames
+        assert not names
+        return np.zeros((0, 3)), np.zeros(0)
+
+    monkeypatch.setattr(judge._frames, "compare", refuse)
+    niger = pair(Edit("The capital of Nigeria is", "Lagos", subject="Nigeria"), "The capital of Niger is")
+    own, other = judge.judge([pair(CAPITAL, CAPITAL.prompt), niger])
+    assert (own.probability, other.probability) == (1.0, 0.0)
+
+
+@pytest.mark.real_model
 @pytest.mark.parametrize(
     ("edit", "query"),
     [
