@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -104,8 +105,8 @@ class Gateway:
             assert self.model is not None
             plane = LocalPlane(self.model, self.access, self.watch, self.settings)
         return [
-            Mount("/v1", app=_Whole(plane)),
-            Mount("/admin/v1", app=_Whole(AdminApi(self))),
+            _mount("/v1", plane),
+            _mount("/admin/v1", AdminApi(self)),
             *page.routes(),
             Route("/healthz", _Asgi(self._healthz), methods=["GET"]),
             Route("/readyz", _Asgi(self._readyz), methods=["GET"]),
@@ -167,3 +168,10 @@ class _Whole(_Asgi):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self.app(scope, receive, send)
+
+
+def _mount(path: str, app: ASGIApp) -> Mount:
+    """Mount ``app``; Starlette's own pattern stops at a line break, which %0A in an address becomes."""
+    mounted = Mount(path, app=_Whole(app))
+    mounted.path_regex = re.compile(mounted.path_regex.pattern, re.DOTALL)
+    return mounted

@@ -139,6 +139,11 @@ def test_jobs_fail_stop_and_are_seen_by_their_own_namespace_only(as_role: As, pr
     assert api.get("/jobs/nope").status_code == 404
 
 
+def test_a_line_break_in_an_address_is_answered_like_any_other(as_role: As) -> None:
+    answer = as_role().get("/edits/a%0Ab")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_edit")
+
+
 def test_without_consolidation(start: StartGateway, keys: Keys) -> None:
     url = start(upstream="http://127.0.0.1:1")
     _, key = keys.create("ann", "admin", ["*"])
