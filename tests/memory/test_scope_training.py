@@ -170,7 +170,7 @@ def test_the_command_line_evaluates(pairs_file, tmp_path):
     done = CliRunner().invoke(app, ["scope", "eval", "--pairs", str(pairs_file), "--json", "--plot", str(plot)])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert set(found) == {"auroc", "ece", "tpr_at_fpr", "by_kind", "ms"}
+    assert set(found) == {"auroc", "ece", "tpr_at_fpr", "by_kind", "bound", "ms"}
     assert set(found["ms"]) == {"p50", "p99"}
     assert all(set(of) == {"n", "rate"} for of in found["by_kind"].values())
     assert set(found["tpr_at_fpr"]) == {"0.01", "0.001"}
