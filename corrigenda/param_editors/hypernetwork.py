@@ -25,6 +25,7 @@ from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.files import read_tensors, write_tensors
 from corrigenda.param_editors.gradients import Factors, gradient_factors
 from corrigenda.param_editors.params import EditorParams, require, require_whole
+from corrigenda.param_editors.rows import check_edits
 from corrigenda.param_editors.sampling import Contexts
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.update import Consolidation
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
 FORMAT = "corrigenda-hypernetwork/1"
+TOKENS = ("all", "subject")
+MATRICES = ("all", "down")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,16 @@ class HyperParams(EditorParams):
 
     Attributes:
         rank: Width of the bottleneck of the networks.
+        tokens: Whose gradients the networks read: of "all" tokens, as in the papers, or of the "subject"'s last one.
+        matrices: "all" of a feed-forward, or the "down"-projection only.
         weights: File of trained networks; by default the one in the cache or in the package for this model.
         scale: What the update is multiplied by when it is applied; 1 is as trained.
         batch_size: Edits of a backward pass.
     """
 
     rank: int = 192
+    tokens: str = "all"
+    matrices: str = "all"
     weights: str | None = None
     scale: float = 1.0
     batch_size: int = 16
@@ -58,6 +65,9 @@ class HyperParams(EditorParams):
         require_whole(self, "rank", least=1)
         require_whole(self, "batch_size", least=1)
         require(self, "scale", above=0)
+        for name, choices in (("tokens", TOKENS), ("matrices", MATRICES)):
+            if getattr(self, name) not in choices:
+                raise InvalidParams(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if self.weights is not None and not isinstance(self.weights, str):
             raise InvalidParams(f"weights must be the path of a file, not {self.weights!r}")
 
@@ -87,12 +97,16 @@ class Hypernetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def lengthen(self, factor: float) -> None:
+        """Multiply the steps that untrained networks take; training begins with the best of several lengths."""
+        raise NotImplementedError
 
-def written_modules(anatomy: Anatomy, layers: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """Return the matrices of the feed-forwards of ``layers``: name → (d_out, d_in)."""
+
+def written_modules(anatomy: Anatomy, layers: Sequence[int], matrices: str = "all") -> dict[str, tuple[int, int]]:
+    """Return the matrices of the feed-forwards of ``layers``, see :class:`HyperParams`: name → (d_out, d_in)."""
     found = {}
     for layer in layers:
-        for name in (*anatomy.map.mlp_in(layer), anatomy.map.mlp_out(layer)):
+        for name in (*(anatomy.map.mlp_in(layer) if matrices == "all" else ()), anatomy.map.mlp_out(layer)):
             rows, columns = anatomy.linear(name).matrix.shape
             found[name] = (rows, columns)
     return found
@@ -132,7 +146,13 @@ class TrainedEditor:
         with Draft(lm, self.name, max_norm_ratio=chosen.max_norm_ratio) as draft:
             if not edits:
                 return draft.finish([], chosen.to_dict())
-            upper = Upper(anatomy, [Text.of(lm, edit.prompt, edit.target) for edit in edits], chosen.layers[0])
+            if chosen.tokens == "subject":
+                check_edits(lm, edits)
+            texts = [
+                Text.of(lm, edit.prompt, edit.target, edit.subject if chosen.tokens == "subject" else None)
+                for edit in edits
+            ]
+            upper = Upper(anatomy, texts, chosen.layers[0])
             parts: dict[str, list[Factors]] = {name: [] for name in network.modules_written}
             for start in range(0, len(edits), chosen.batch_size):
                 places = range(start, min(start + chosen.batch_size, len(edits)))
@@ -188,7 +208,12 @@ class TrainedEditor:
 
     def save(self, network: Hypernetwork, path: Path, about: Mapping[str, Any]) -> Path:
         """Write networks in half precision; the file appears whole or not at all."""
-        tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        learned = {name for name, _ in network.named_parameters()}
+        # Statistics stay whole: squares of gradients are smaller than any half-precision number.
+        tensors = {
+            name: (tensor.half() if name in learned else tensor).cpu().contiguous()
+            for name, tensor in network.state_dict().items()
+        }
         write_tensors(path, tensors, {"format": FORMAT, "about": json.dumps({"editor": self.name, **about})})
         return path
 
