@@ -93,9 +93,8 @@ class ResidualLayer(nn.Module):
         """Return (…, width)."""
         inner = (z @ self.v.T) @ self.u.T + self.bias
         change = self.scale[user] * inner + self.shift[user]
-        return z + (
-            change if self.last else change.clamp(min=0)
-        )  # unlike relu's, its gradient at 0 is 1: U starts at 0
+        # All starts at 0, where relu has no gradient but clamp has: with relu, nothing here would ever be learned.
+        return z + (change if self.last else change.clamp(min=0))
 
 
 class MENDNetworks(Hypernetwork):
