@@ -299,7 +299,8 @@ class _Trainer:
         return True
 
     def _mark(self) -> str:
-        return json.dumps([asdict(self.recipe), len(self.facts), self.kept, self._about])
+        own = {name: value for name, value in asdict(self.recipe).items() if name != "steps"}  # more may be asked for
+        return json.dumps([own, len(self.facts), self.kept, self._about])
 
 
 _KEPT = ("step", "stale", "multiplier", "margin", "best_figures")

@@ -23,10 +23,12 @@ from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.files import read_tensors, write_tensors
-from corrigenda.param_editors.gradients import Factors, gradient_factors
+from corrigenda.param_editors.gradients import Factors
 from corrigenda.param_editors.params import EditorParams, require, require_whole
+from corrigenda.param_editors.passes import updates_in_passes
 from corrigenda.param_editors.rows import check_edits
 from corrigenda.param_editors.sampling import Contexts
+from corrigenda.param_editors.silence import inputs_of_others
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
@@ -49,7 +51,11 @@ class HyperParams(EditorParams):
         tokens: Whose gradients the networks read: of "all" tokens, as in the papers, or of the "subject"'s last one.
         matrices: "all" of a feed-forward, or the "down"-projection only.
         weights: File of trained networks; by default the one in the cache or in the package for this model.
-        scale: What the update is multiplied by when it is applied; 1 is as trained.
+        lengths: What an update may be multiplied by, ascending: the first at which the loss is ``enough``, or else the
+            best. (1,) is the papers' method.
+        passes: How often the networks may be asked, each time with the gradient that is left; 1 is the papers' method.
+        enough: Mean loss of a target token at which an edit is done.
+        others: How many other subjects, 0…32, an update is made silent on (:mod:`.silence`); 0 is the papers' method.
         batch_size: Edits of a backward pass.
     """
 
@@ -57,14 +63,22 @@ class HyperParams(EditorParams):
     tokens: str = "all"
     matrices: str = "all"
     weights: str | None = None
-    scale: float = 1.0
+    lengths: tuple[float, ...] = (1.0,)
+    passes: int = 1
+    enough: float = 0.1
+    others: int = 0
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(self, "rank", least=1)
         require_whole(self, "batch_size", least=1)
-        require(self, "scale", above=0)
+        require_whole(self, "passes", least=1)
+        object.__setattr__(self, "lengths", tuple(map(float, self.lengths)))
+        if not self.lengths or self.lengths[0] <= 0 or list(self.lengths) != sorted(set(self.lengths)):
+            raise InvalidParams(f"lengths must ascend from above 0, not {self.lengths}")
+        require(self, "enough", least=0)
+        require_whole(self, "others", least=0)
         for name, choices in (("tokens", TOKENS), ("matrices", MATRICES)):
             if getattr(self, name) not in choices:
                 raise InvalidParams(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -154,20 +168,25 @@ class TrainedEditor:
             ]
             upper = Upper(anatomy, texts, chosen.layers[0])
             parts: dict[str, list[Factors]] = {name: [] for name in network.modules_written}
+            losses: list[float] = []
+            how = {"passes": chosen.passes, "lengths": chosen.lengths, "enough": chosen.enough}
             for start in range(0, len(edits), chosen.batch_size):
                 places = range(start, min(start + chosen.batch_size, len(edits)))
-                with draft.timed("gradients"):
-                    gradients = gradient_factors(upper, places, network.modules_written)
-                with draft.timed("networks"), torch.no_grad():
-                    for name, factors in network.updates(gradients, [upper.texts[place] for place in places]).items():
-                        parts[name].append(factors)
+                with draft.timed("others"):
+                    last, names = chosen.layers[-1], network.modules_written
+                    others = [inputs_of_others(anatomy, edits[place], names, last, chosen.others) for place in places]
+                with draft.timed("passes"):
+                    passed = updates_in_passes(network, upper, places, **how, others=others if chosen.others else None)
+                losses += passed.losses or []
+                for name, factors in passed.updates.items():
+                    parts[name].append(factors)
                 if progress is not None:
                     progress("edits", places.stop, len(edits))
             with draft.timed("writing"):
                 for name, found in parts.items():
                     left, right = _flat(found)
-                    draft.add(anatomy.linear(name), chosen.scale * left.T, right)
-            return draft.finish(edits, chosen.to_dict())
+                    draft.add(anatomy.linear(name), left.T, right)
+            return draft.finish(edits, chosen.to_dict(), details={"losses": losses} if losses else None)
 
     def load(self, lm: LanguageModel, params: Any) -> Hypernetwork:
         """Return the trained networks for ``lm``; raises :class:`MissingTraining` or :class:`ModelDamaged`."""
@@ -177,6 +196,9 @@ class TrainedEditor:
             about = json.loads(meta["about"])
             if meta.get("format") != FORMAT or about["editor"] != self.name:
                 raise ModelDamaged(f"{path} holds no networks of {self.name}")
+            trained = {name: about.get(name, getattr(params, name)) for name in ("layers", "tokens", "matrices")}
+            if params.replace(**trained) != params:
+                raise ModelDamaged(f"{path} was trained for {trained}", remedy="Give these parameters, or train anew.")
             own = params.replace(rank=about["rank"])
             network = self.build(lm, own).to(lm.device)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

@@ -23,6 +23,7 @@ from corrigenda.param_editors.hyper_training import train
 from corrigenda.param_editors.hypernetwork import HyperParams, default_path, written_modules
 from corrigenda.param_editors.ke import KE
 from corrigenda.param_editors.mend import MEND, Normaliser
+from corrigenda.param_editors.passes import updates_in_passes
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
 
@@ -275,6 +276,36 @@ def test_a_batch_of_edits_is_the_sum_of_its_edits(llama: LanguageModel, tmp_path
         torch.testing.assert_close(change, changes[0][name] + changes[1][name], atol=1e-5, rtol=1e-3)
 
 
+def test_a_further_pass_lowers_the_loss_of_each_edit_by_itself(llama: LanguageModel, tmp_path: Path) -> None:
+    out = tmp_path / "networks.safetensors"
+    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=replace(QUICK, steps=8))
+    params = PARAMS.replace(weights=str(out))
+    network, upper = MEND().load(llama, params), upper_of(llama)
+    before = weights(llama)
+    once = updates_in_passes(network, upper, [0, 1, 2])
+    assert once.losses is None
+    more = updates_in_passes(network, upper, [0, 1, 2], passes=4, enough=0.0)
+    assert same(llama, before)
+    with torch.no_grad():
+        with edited_by_row(llama.model, once.updates):
+            first = upper.nll([0, 1, 2])
+        with edited_by_row(llama.model, more.updates):
+            last = upper.nll([0, 1, 2])
+    assert more.losses == pytest.approx(last.tolist(), rel=1e-4)
+    assert bool((last <= first + 1e-5).all())
+    assert float(last.sum()) < float(first.sum())
+    alone = updates_in_passes(network, upper, [1], passes=4, enough=0.0)
+    assert alone.losses == pytest.approx([last[1].item()], rel=1e-3)
+    reached = updates_in_passes(network, upper, [0, 1], lengths=(0.01, 1.0, 2.0), enough=1e9)
+    for name, part in reached.updates.items():  # the shortest is enough
+        torch.testing.assert_close(part.left, 0.01 * once.updates[name].left[:2], atol=1e-6, rtol=1e-3)
+    done = MEND().apply(llama, EDITS[:2], params=params.replace(passes=4, enough=0.0))
+    assert done.details["losses"] == pytest.approx(last[:2].tolist(), rel=1e-3)
+    done.revert()
+    with pytest.raises(ModelDamaged, match="was trained for"):
+        MEND().apply(llama, EDITS[:2], params=params.replace(tokens="subject"))
+
+
 def test_a_killed_training_goes_on_where_it_was(llama: LanguageModel, tmp_path: Path) -> None:
     def finish(name: str, stop_after: int | None) -> dict[str, torch.Tensor]:
         out = tmp_path / name
@@ -338,5 +369,7 @@ def test_recipes_are_checked() -> None:
         Recipe(lr=0)
     with pytest.raises(InvalidParams, match="tokens must be one of all, subject"):
         HyperParams(layers=(0,), tokens="last")
+    with pytest.raises(InvalidParams, match="lengths must ascend"):
+        HyperParams(layers=(0,), lengths=(1.0, 0.5))
     with pytest.raises(InvalidParams, match="weights"):
         HyperParams(layers=(0,), weights=3)  # type: ignore[arg-type]
