@@ -48,6 +48,7 @@ def _training(method: str) -> Callable[..., None]:
         from corrigenda.lm.loading import load
         from corrigenda.param_editors import hyper_training
         from corrigenda.param_editors.editor import editor
+        from corrigenda.param_editors.hyper_recipe import Recipe
         from corrigenda.param_editors.hypernetwork import default_path
 
         known = [fact for path in data for fact in training_facts(path)]
@@ -56,7 +57,7 @@ def _training(method: str) -> Callable[..., None]:
         params = own.params_type.preset(method, lm)
         if rank is not None:
             params = params.replace(rank=rank)
-        recipe = hyper_training.Recipe(steps=steps, batch_size=batch_size, lr=lr, seed=seed, constrained=method == "ke")
+        recipe = Recipe(steps=steps, batch_size=batch_size, lr=lr, seed=seed, constrained=method == "ke")
         place = out or default_path(method, lm)
         about = hyper_training.train(
             own, lm, known[:facts], place, params=params, recipe=recipe, report=_reporter(steps)

@@ -142,7 +142,7 @@ class MENDNetworks(Hypernetwork):
     @torch.no_grad()
     def lengthen(self, factor: float) -> None:
         """See :meth:`Hypernetwork.lengthen`."""
-        self.log_steps += math.log(factor)
+        self.log_steps.add_(math.log(factor))
 
 
 class MEND(TrainedEditor):

@@ -70,4 +70,5 @@ def _left_over(rows: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     gram = keys @ keys.T
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram, keys @ rows.double().T)  # (n, T)
-    return (rows.double() - weights.T @ keys).to(rows.dtype)
+    left: torch.Tensor = (rows.double() - weights.T @ keys).to(rows.dtype)
+    return left
