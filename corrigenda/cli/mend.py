@@ -11,7 +11,7 @@ import typer
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, err_console, print_json, with_status
 
 if TYPE_CHECKING:
-    from corrigenda.param_editors.hyper_training import TrainingFact
+    from corrigenda.param_editors.hyper_recipe import TrainingFact
 
 DataFiles = Annotated[list[Path], typer.Option("--data", "-d", help="Training records: CounterFact or zsRE; repeat.")]
 OutFile = Annotated[
@@ -35,10 +35,10 @@ def _training(method: str) -> Callable[..., None]:
     def train(
         data: DataFiles,
         out: OutFile = None,
-        facts: Annotated[int, typer.Option(min=20, help="Most facts to learn from.")] = 1_000,
-        steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = 1_500,
+        facts: Annotated[int, typer.Option(min=20, help="Most facts to learn from.")] = 1_500,
+        steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = 700,
         batch_size: Annotated[int, typer.Option(min=1, help="Facts of a step.")] = 8,
-        lr: Annotated[float, typer.Option(help="Learning rate of the networks.")] = 3e-4,
+        lr: Annotated[float, typer.Option(help="Learning rate of the networks, at the start.")] = 1e-3,
         rank: Annotated[int | None, typer.Option(min=1, help="Width of the networks; the preset by default.")] = None,
         seed: Annotated[int, typer.Option(help="Same seed, same networks.")] = 0,
         model: ModelName = DEFAULT_MODEL,
@@ -48,6 +48,7 @@ def _training(method: str) -> Callable[..., None]:
         from corrigenda.lm.loading import load
         from corrigenda.param_editors import hyper_training
         from corrigenda.param_editors.editor import editor
+        from corrigenda.param_editors.hyper_recipe import Recipe
         from corrigenda.param_editors.hypernetwork import default_path
 
         known = [fact for path in data for fact in training_facts(path)]
@@ -56,7 +57,7 @@ def _training(method: str) -> Callable[..., None]:
         params = own.params_type.preset(method, lm)
         if rank is not None:
             params = params.replace(rank=rank)
-        recipe = hyper_training.Recipe(steps=steps, batch_size=batch_size, lr=lr, seed=seed, constrained=method == "ke")
+        recipe = Recipe(steps=steps, batch_size=batch_size, lr=lr, seed=seed, constrained=method == "ke")
         place = out or default_path(method, lm)
         about = hyper_training.train(
             own, lm, known[:facts], place, params=params, recipe=recipe, report=_reporter(steps)
@@ -74,7 +75,7 @@ def _training(method: str) -> Callable[..., None]:
 def training_facts(path: Path) -> list[TrainingFact]:
     """Return the records of ``path`` that have other wordings and prompts that the edit does not concern."""
     from corrigenda.eval.datasets import load
-    from corrigenda.param_editors.hyper_training import TrainingFact
+    from corrigenda.param_editors.hyper_recipe import TrainingFact
 
     found = []
     for case in load(str(path)).cases:
@@ -83,7 +84,7 @@ def training_facts(path: Path) -> list[TrainingFact]:
         unrelated = [probe.prompt for probe in case.probes if probe.role == "locality"]
         if wordings and unrelated:
             group = edit.subject or edit.prompt
-            found.append(TrainingFact(edit.prompt, edit.target, tuple(wordings), tuple(unrelated), group))
+            found.append(TrainingFact(edit.prompt, edit.target, tuple(wordings), tuple(unrelated), group, edit.subject))
     return found
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
 from corrigenda.lm.hooks import Tap, first_tensor, with_first_tensor
+from corrigenda.lm.packed import packed
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
@@ -112,9 +113,11 @@ class CaliNET:
             with draft.timed("texts"):
                 texts = _wordings(lm, edits, every(contexts))
                 others = _others(lm, edits, chosen, generator)
-                upper = Upper(anatomy, texts + others, chosen.layers[0])
+                with packed(lm.model):
+                    upper = Upper(anatomy, texts + others, chosen.layers[0])
             adapter = Adapter(lm, chosen.layers[0], chosen.width, generator)
-            with draft.timed("training"):
+            # The model only passes gradients on here; those of the adapter are computed in full precision.
+            with draft.timed("training"), packed(lm.model, gradients=True, half=True):
                 loss, steps = _train(adapter, upper, len(texts), chosen, generator, progress)
             details = {"loss": loss, "steps": steps, "texts": len(texts)}
             return draft.finish(edits, chosen.to_dict(), details=details, neurons=[adapter.neurons()])

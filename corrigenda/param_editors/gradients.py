@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from corrigenda.param_editors.upper import Upper
+    from corrigenda.param_editors.upper import Text, Upper
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ def gradient_factors(upper: Upper, places: Sequence[int], modules: Sequence[str]
         upper: Texts with targets.
         places: Which of them are the edits.
         modules: Names of linear modules that run when ``upper`` is run.
+
+    Returns:
+        T is the texts' columns, or 1 where each text has a focus.
     """
     rows = len(places)
     found = dict(upper.lm.model.named_modules())
@@ -70,10 +73,23 @@ def gradient_factors(upper: Upper, places: Sequence[int], modules: Sequence[str]
         with torch.enable_grad():
             loss = upper.nll(places).sum()  # rows do not see each other: the gradient of a row is its own
     gradients = torch.autograd.grad(loss, [probes[name] for name in modules])
+    texts = [upper.texts[place] for place in places]
     return {
-        name: Factors(_by_row(gradient, rows).float(), _by_row(reads[name], rows).float())
+        name: Factors(
+            _focused(_by_row(gradient, rows), texts).float(), _focused(_by_row(reads[name], rows), texts).float()
+        )
         for name, gradient in zip(modules, gradients, strict=True)
     }
+
+
+def _focused(states: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
+    """Return (E, 1, d), the states of the focused tokens, or all (E, T, d) where a text has none."""
+    width = states.shape[1]  # rows are padded on the left
+    columns = [width - len(text.row) + text.focus for text in texts if text.focus is not None]
+    if len(columns) < len(texts):
+        return states
+    rows = torch.arange(len(texts), device=states.device)
+    return states[rows, torch.tensor(columns, device=states.device)][:, None]
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from corrigenda.errors import DatasetError, InvalidParams, ModelDamaged, UnstableUpdate
+from corrigenda.errors import ModelDamaged, UnstableUpdate
+from corrigenda.lm.packed import packed
 from corrigenda.param_editors.anatomy import Anatomy
+from corrigenda.param_editors.forwards import batches
 from corrigenda.param_editors.gradients import Factors, edited_by_row, gradient_factors
+from corrigenda.param_editors.hyper_recipe import PlacedFact, Recipe, TrainingFact, lay_out, one, split
 from corrigenda.param_editors.hypernetwork import Hypernetwork, TrainedEditor
-from corrigenda.param_editors.params import require, require_whole
 from corrigenda.param_editors.upper import Text, Upper
 
 if TYPE_CHECKING:
@@ -37,80 +40,8 @@ if TYPE_CHECKING:
 Report = Callable[[dict[str, float]], None]
 """Called with the figures of a step."""
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingFact:
-    """A fact to learn editing on.
-
-    Attributes:
-        prompt: The edit's prompt.
-        target: Its target.
-        wordings: Other prompts for the same.
-        unrelated: Prompts that the edit does not concern; at least one.
-        group: Facts of one group (the subject) are together in training or held out.
-    """
-
-    prompt: str
-    target: str
-    wordings: tuple[str, ...]
-    unrelated: tuple[str, ...]
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How networks are trained.
-
-    Attributes:
-        steps: Most steps.
-        batch_size: Facts of a step.
-        lr: Learning rate of Adam for the networks.
-        step_lr: The same for the learned step sizes.
-        edit_weight, keep_weight: Weights of the two losses, without a constraint.
-        constrained: Whether KL is held below a margin by a Lagrange multiplier instead.
-        margin, margin_factor, margin_least: The margin, by what it falls at an evaluation at which it was kept, and
-            where it ends.
-        held_out: Share of the groups that choose the best state, 0…0.5.
-        check_every: Steps between evaluations.
-        patience: Evaluations without a better state, after which training ends.
-        clip: Largest norm of a gradient.
-        seed: Of the networks, the split and the order.
-    """
-
-    steps: int = 1_500
-    batch_size: int = 8
-    lr: float = 3e-4
-    step_lr: float = 1e-4
-    edit_weight: float = 0.3
-    keep_weight: float = 1.0
-    constrained: bool = False
-    margin: float = 0.1
-    margin_factor: float = 0.8
-    margin_least: float = 1e-3
-    held_out: float = 0.05
-    check_every: int = 100
-    patience: int = 6
-    clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "check_every", "patience"):
-            require_whole(self, name, least=1)
-        for name in ("lr", "step_lr", "clip", "margin", "margin_factor", "margin_least"):
-            require(self, name, above=0)
-        for name in ("edit_weight", "keep_weight", "held_out"):
-            require(self, name, least=0)
-        if self.held_out > 0.5:
-            raise InvalidParams(f"held_out must be at most 0.5, not {self.held_out}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """Places of a fact's texts."""
-
-    edit: int
-    wordings: tuple[int, ...]
-    unrelated: tuple[int, ...]
+_PART_TOKENS = 128  # of a pass with gradients
+_LENGTHS = [10 ** (power / 2) for power in range(8)]  # of first steps, by the networks' own
 
 
 def train(
@@ -133,10 +64,24 @@ def train(
         UnstableUpdate: The loss is not finite.
     """
     kept, held = split(facts, recipe)
-    anatomy = Anatomy(lm)
+    with packed(lm.model, gradients=True, half=True):
+        return _train(editor, Anatomy(lm), (kept, held), out, params, recipe, report)
+
+
+def _train(
+    editor: TrainedEditor,
+    anatomy: Anatomy,
+    facts: tuple[list[TrainingFact], list[TrainingFact]],
+    out: Path,
+    params: Any,
+    recipe: Recipe,
+    report: Report | None,
+) -> dict[str, Any]:
+    kept, held = facts
     trainer = _Trainer(editor, anatomy, [*kept, *held], len(kept), params, recipe)
     draft = out.with_name(out.name + ".part")
-    trainer.resume(draft)
+    if not trainer.resume(draft):
+        trainer.choose_length()
     while trainer.step < recipe.steps and trainer.stale < recipe.patience:
         figures = trainer.train_step()
         if trainer.step % recipe.check_every == 0 or trainer.step == recipe.steps:
@@ -144,31 +89,13 @@ def train(
             trainer.save(draft)
         if report is not None:
             report({"step": float(trainer.step)} | figures)
-    about = {"rank": params.rank, "layers": list(params.layers), "recipe": asdict(recipe), "facts": len(kept)}
-    about |= {"model": lm.name, "steps": trainer.step, "held_out": trainer.best_figures}
+    about = {name: getattr(params, name) for name in ("rank", "layers", "tokens", "matrices")}
+    about |= {"recipe": asdict(recipe), "facts": len(kept)}
+    about |= {"model": anatomy.lm.name, "steps": trainer.step, "held_out": trainer.best_figures}
     trainer.network.load_state_dict(trainer.best)
     editor.save(trainer.network, out, about)
     draft.unlink(missing_ok=True)
     return about
-
-
-def split(facts: Sequence[TrainingFact], recipe: Recipe) -> tuple[list[TrainingFact], list[TrainingFact]]:
-    """Return the facts to train on and those held out, by group."""
-    for number, fact in enumerate(facts):
-        if not fact.wordings or not fact.unrelated:
-            missing = "other wordings" if not fact.wordings else "unrelated prompts"
-            raise DatasetError(f"fact {number}, {fact.prompt!r}, has no {missing}", remedy="Leave it out.")
-    groups = sorted({fact.group or fact.prompt for fact in facts})
-    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(recipe.seed)).tolist()
-    out = {groups[place] for place in order[: math.ceil(recipe.held_out * len(groups))]}
-    kept = [fact for fact in facts if (fact.group or fact.prompt) not in out]
-    held = [fact for fact in facts if (fact.group or fact.prompt) in out]
-    if len(kept) < recipe.batch_size or not held:
-        raise DatasetError(
-            f"{len(facts)} facts are too few: {len(kept)} to train on, {len(held)} held out",
-            remedy=f"Give more, or a smaller batch than {recipe.batch_size}, or a larger share to hold out.",
-        )
-    return kept, held
 
 
 class _Trainer:
@@ -183,16 +110,19 @@ class _Trainer:
         params: Any,
         recipe: Recipe,
     ) -> None:
-        self.recipe, self.anatomy = recipe, anatomy
+        self.recipe, self.anatomy, self._about = recipe, anatomy, params.to_dict()
         self.network: Hypernetwork = editor.build(anatomy.lm, params, seed=recipe.seed).to(anatomy.lm.device)
-        steps = [part for name, part in self.network.named_parameters() if name == "step_sizes"]
-        rest = [part for name, part in self.network.named_parameters() if name != "step_sizes"]
+        steps = [part for name, part in self.network.named_parameters() if name == "log_steps"]
+        rest = [part for name, part in self.network.named_parameters() if name != "log_steps"]
         groups = [{"params": rest, "lr": recipe.lr}, {"params": steps, "lr": recipe.step_lr}]
         self.optimiser = torch.optim.Adam([group for group in groups if group["params"]])
+        self._rates = [float(group["lr"]) for group in self.optimiser.param_groups]
         texts: list[Text] = []
-        self.facts = [_lay_out(anatomy.lm, fact, texts) for fact in facts]
-        self.kept = kept
+        focused = params.tokens == "subject"
+        self.facts = [lay_out(anatomy.lm, fact, texts, focused, recipe) for fact in facts]
+        self.kept, self._learning = kept, True
         self.upper = Upper(anatomy, texts, params.layers[0])
+        self._gradients = self._all_gradients() if focused else None
         self.step, self.stale = 0, 0
         self.multiplier, self.margin = 1.0, recipe.margin
         self.best: dict[str, torch.Tensor] = _copied(self.network)
@@ -204,7 +134,7 @@ class _Trainer:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         drawn = torch.randperm(self.kept, generator=generator)[: recipe.batch_size].tolist()
         facts = [self.facts[place] for place in drawn]
-        told, kept = self.losses(facts, generator, learn=True)
+        told, kept = self.losses(facts, generator, learn=self._gradients is None)
         if recipe.constrained:
             loss = told + self.multiplier * (kept - self.margin)
         else:
@@ -214,6 +144,8 @@ class _Trainer:
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * (1 - self.step / recipe.steps)
         self.optimiser.step()
         if recipe.constrained:  # gradient ascent on the multiplier, which stays positive
             self.multiplier = min(max(self.multiplier + 0.1 * float(kept.detach() - self.margin), 0.0), 100.0)
@@ -221,28 +153,88 @@ class _Trainer:
         return {"loss": float(loss.detach()), "edit": float(told.detach()), "keep": float(kept.detach())}
 
     def losses(
-        self, facts: Sequence[_Fact], generator: torch.Generator, *, learn: bool
+        self, facts: Sequence[PlacedFact], generator: torch.Generator, *, learn: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the edit loss and the divergence of these facts, each edited alone."""
         updates = self._updates(facts, learn)
-        wordings = [_one(fact.wordings, generator) for fact in facts]
-        unrelated = [_one(fact.unrelated, generator) for fact in facts]
-        model = self.anatomy.lm.model
-        with torch.no_grad():
-            before = self.upper.logits(unrelated)[:, -1].float().log_softmax(-1)
-        with torch.enable_grad():
-            with edited_by_row(model, updates):
-                told = self.upper.nll(wordings).mean()
-            with edited_by_row(model, updates):
-                after = self.upper.logits(unrelated)[:, -1].float().log_softmax(-1)
-            kept = (before.exp() * (before - after)).sum(-1).mean()
-        return told, kept
+        wordings = [one(fact.wordings, generator) for fact in facts]
+        unrelated = [one(fact.unrelated, generator) for fact in facts[: self.recipe.keep_batch]]
+        told, kept = [], []
+        for rows in self._parts(wordings):
+            with self._edited(updates, rows):
+                told.append(self.upper.nll([wordings[row] for row in rows]))
+        for rows in self._parts(unrelated):
+            places = [unrelated[row] for row in rows]
+            with torch.no_grad():
+                before = self.upper.logits(places)[:, -1].float().log_softmax(-1)
+            with self._edited(updates, rows):
+                after = self.upper.logits(places)[:, -1].float().log_softmax(-1)
+            kept.append((before.exp() * (before - after)).sum(-1))
+        return torch.cat(told).mean(), torch.cat(kept).mean()
 
-    def _updates(self, facts: Sequence[_Fact], learn: bool) -> dict[str, Factors]:
+    def _parts(self, places: Sequence[int]) -> Iterator[list[int]]:
+        """Yield numbers of texts of similar length: padding costs as much as text."""
+        return batches([len(self.upper.texts[place].row) for place in places], _PART_TOKENS)
+
+    @contextmanager
+    def _edited(self, updates: Mapping[str, Factors], rows: Sequence[int]) -> Iterator[None]:
+        owners = torch.tensor(rows, device=self.anatomy.lm.device)
+        own = {name: factors.of(owners) for name, factors in updates.items()}
+        with edited_by_row(self.anatomy.lm.model, own), torch.set_grad_enabled(self._learning):
+            yield
+
+    def _updates(self, facts: Sequence[PlacedFact], learn: bool) -> dict[str, Factors]:
         edits = [fact.edit for fact in facts]
-        gradients = gradient_factors(self.upper, edits, self.network.modules_written)
-        with torch.enable_grad():
+        if self._gradients is None:
+            gradients = gradient_factors(self.upper, edits, self.network.modules_written)
+        else:
+            owners = torch.tensor([self._number[edit] for edit in edits], device=self.anatomy.lm.device)
+            gradients = {name: factors.of(owners) for name, factors in self._gradients.items()}
+        with torch.set_grad_enabled(self._learning):
             return self.network.updates(gradients, [self.upper.texts[place] for place in edits], learn=learn)
+
+    def _all_gradients(self) -> dict[str, Factors]:
+        """Return the gradients of all facts, which are small where one token of each is read.
+
+        The networks' running statistics take in those of training, once.
+        """
+        edits = [fact.edit for fact in self.facts]
+        self._number = {edit: number for number, edit in enumerate(edits)}
+        parts: list[dict[str, Factors]] = []
+        order: list[int] = []
+        for rows in self._parts(edits):
+            parts.append(gradient_factors(self.upper, [edits[row] for row in rows], self.network.modules_written))
+            order += rows
+        back = torch.tensor(order).argsort().to(self.anatomy.lm.device)
+        found = {
+            name: Factors(
+                *(torch.cat([getattr(part[name], side) for part in parts])[back] for side in ("left", "right"))
+            )
+            for name in self.network.modules_written
+        }
+        texts = [self.upper.texts[edit] for edit in edits[: self.kept]]
+        with torch.no_grad():
+            own = torch.arange(self.kept, device=back.device)
+            self.network.updates({name: factors.of(own) for name, factors in found.items()}, texts, learn=True)
+        return found
+
+    def choose_length(self) -> None:
+        """Let untrained networks take the steps of the length that serves best on the first facts."""
+        recipe, facts = self.recipe, self.facts[: min(self.kept, self.recipe.batch_size)]
+        losses: dict[float, float] = {}
+        last = 1.0
+        self._learning = False
+        for factor in _LENGTHS:
+            self.network.lengthen(factor / last)
+            last = factor
+            generator = torch.Generator().manual_seed(recipe.seed)
+            told, kept = self.losses(facts, generator, learn=self._gradients is None and not losses)
+            weight = 1.0 if recipe.constrained else recipe.edit_weight
+            losses[factor] = weight * float(told) + recipe.keep_weight * float(kept)
+        self._learning = True
+        best = min(losses, key=lambda factor: losses[factor] if math.isfinite(losses[factor]) else math.inf)
+        self.network.lengthen(best / last)
+        self.best = _copied(self.network)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -250,18 +242,21 @@ class _Trainer:
         sums = {"told": 0.0, "reliability": 0.0, "generalization": 0.0, "kept": 0.0, "locality": 0.0}
         model, size = self.anatomy.lm.model, self.recipe.batch_size
         held = self.facts[self.kept :]
+        self._learning = False
         for start in range(0, len(held), size):
             facts = held[start : start + size]
             updates = self._updates(facts, learn=False)
             wordings, unrelated = [fact.wordings[-1] for fact in facts], [fact.unrelated[0] for fact in facts]
             before = self.upper.logits(unrelated)[:, -1].float().log_softmax(-1)
             with edited_by_row(model, updates):
-                sums["told"] += float(self.upper.nll(wordings).sum())
+                logits = self.upper.logits(wordings)
+                sums["told"] += float(self.upper.nll(wordings, logits).sum())
+                sums["generalization"] += sum(self.upper.right(wordings, logits))
                 sums["reliability"] += sum(self.upper.right([fact.edit for fact in facts]))
-                sums["generalization"] += sum(self.upper.right(wordings))
                 after = self.upper.logits(unrelated)[:, -1].float().log_softmax(-1)
             sums["kept"] += float((before.exp() * (before - after)).sum())
             sums["locality"] += float((before.argmax(-1) == after.argmax(-1)).sum())
+        self._learning = True
         figures = {f"held_{name}": value / len(held) for name, value in sums.items()}
         self._judge(figures)
         return figures
@@ -286,14 +281,14 @@ class _Trainer:
         torch.save(state | {"rest": json.dumps(rest), "recipe": self._mark()}, draft)
         draft.replace(path)
 
-    def resume(self, path: Path) -> None:
-        """Go on from what :meth:`save` wrote, if it belongs to the same training."""
+    def resume(self, path: Path) -> bool:
+        """Go on from what :meth:`save` wrote, if it belongs to the same training; tell whether it does."""
         if not path.is_file():
-            return
+            return False
         try:
             state = torch.load(path, weights_only=True, map_location=self.anatomy.lm.device)
             if state["recipe"] != self._mark():
-                return  # another recipe, or other facts: begin anew
+                return False  # another recipe, or other facts: begin anew
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
@@ -301,27 +296,14 @@ class _Trainer:
         self.best = state["best"]
         for name, value in json.loads(state["rest"]).items():
             setattr(self, name, value)
+        return True
 
     def _mark(self) -> str:
-        return json.dumps([asdict(self.recipe), len(self.facts), self.kept, self.network.modules_written])
+        own = {name: value for name, value in asdict(self.recipe).items() if name != "steps"}  # more may be asked for
+        return json.dumps([own, len(self.facts), self.kept, self._about])
 
 
 _KEPT = ("step", "stale", "multiplier", "margin", "best_figures")
-
-
-def _lay_out(lm: LanguageModel, fact: TrainingFact, texts: list[Text]) -> _Fact:
-    """Append the texts of a fact to ``texts`` and return their places."""
-    start = len(texts)
-    wordings = (fact.prompt, *fact.wordings)
-    texts.append(Text.of(lm, fact.prompt, fact.target))
-    texts += [Text.of(lm, wording, fact.target) for wording in fact.wordings]
-    texts += [Text.of(lm, prompt) for prompt in fact.unrelated]
-    ends = start + len(wordings)
-    return _Fact(start, tuple(range(start, ends)), tuple(range(ends, len(texts))))
-
-
-def _one(places: Sequence[int], generator: torch.Generator) -> int:
-    return places[int(torch.randint(len(places), (1,), generator=generator))]
 
 
 def _copied(network: nn.Module) -> dict[str, torch.Tensor]:

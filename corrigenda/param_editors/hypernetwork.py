@@ -23,9 +23,12 @@ from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.files import read_tensors, write_tensors
-from corrigenda.param_editors.gradients import Factors, gradient_factors
+from corrigenda.param_editors.gradients import Factors
 from corrigenda.param_editors.params import EditorParams, require, require_whole
+from corrigenda.param_editors.passes import updates_in_passes
+from corrigenda.param_editors.rows import check_edits
 from corrigenda.param_editors.sampling import Contexts
+from corrigenda.param_editors.silence import inputs_of_others
 from corrigenda.param_editors.statistics import Statistics
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
 FORMAT = "corrigenda-hypernetwork/1"
+TOKENS = ("all", "subject")
+MATRICES = ("all", "down")
 
 
 @dataclass(frozen=True)
@@ -43,21 +48,40 @@ class HyperParams(EditorParams):
 
     Attributes:
         rank: Width of the bottleneck of the networks.
+        tokens: Whose gradients the networks read: of "all" tokens, as in the papers, or of the "subject"'s last one.
+        matrices: "all" of a feed-forward, or the "down"-projection only.
         weights: File of trained networks; by default the one in the cache or in the package for this model.
-        scale: What the update is multiplied by when it is applied; 1 is as trained.
+        lengths: What an update may be multiplied by, ascending: the first at which the loss is ``enough``, or else the
+            best. (1,) is the papers' method.
+        passes: How often the networks may be asked, each time with the gradient that is left; 1 is the papers' method.
+        enough: Mean loss of a target token at which an edit is done.
+        others: How many other subjects, 0…32, an update is made silent on (:mod:`.silence`); 0 is the papers' method.
         batch_size: Edits of a backward pass.
     """
 
     rank: int = 192
+    tokens: str = "all"
+    matrices: str = "all"
     weights: str | None = None
-    scale: float = 1.0
+    lengths: tuple[float, ...] = (1.0,)
+    passes: int = 1
+    enough: float = 0.1
+    others: int = 0
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(self, "rank", least=1)
         require_whole(self, "batch_size", least=1)
-        require(self, "scale", above=0)
+        require_whole(self, "passes", least=1)
+        object.__setattr__(self, "lengths", tuple(map(float, self.lengths)))
+        if not self.lengths or self.lengths[0] <= 0 or list(self.lengths) != sorted(set(self.lengths)):
+            raise InvalidParams(f"lengths must ascend from above 0, not {self.lengths}")
+        require(self, "enough", least=0)
+        require_whole(self, "others", least=0)
+        for name, choices in (("tokens", TOKENS), ("matrices", MATRICES)):
+            if getattr(self, name) not in choices:
+                raise InvalidParams(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if self.weights is not None and not isinstance(self.weights, str):
             raise InvalidParams(f"weights must be the path of a file, not {self.weights!r}")
 
@@ -87,12 +111,16 @@ class Hypernetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def lengthen(self, factor: float) -> None:
+        """Multiply the steps that untrained networks take; training begins with the best of several lengths."""
+        raise NotImplementedError
 
-def written_modules(anatomy: Anatomy, layers: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """Return the matrices of the feed-forwards of ``layers``: name → (d_out, d_in)."""
+
+def written_modules(anatomy: Anatomy, layers: Sequence[int], matrices: str = "all") -> dict[str, tuple[int, int]]:
+    """Return the matrices of the feed-forwards of ``layers``, see :class:`HyperParams`: name → (d_out, d_in)."""
     found = {}
     for layer in layers:
-        for name in (*anatomy.map.mlp_in(layer), anatomy.map.mlp_out(layer)):
+        for name in (*(anatomy.map.mlp_in(layer) if matrices == "all" else ()), anatomy.map.mlp_out(layer)):
             rows, columns = anatomy.linear(name).matrix.shape
             found[name] = (rows, columns)
     return found
@@ -132,22 +160,33 @@ class TrainedEditor:
         with Draft(lm, self.name, max_norm_ratio=chosen.max_norm_ratio) as draft:
             if not edits:
                 return draft.finish([], chosen.to_dict())
-            upper = Upper(anatomy, [Text.of(lm, edit.prompt, edit.target) for edit in edits], chosen.layers[0])
+            if chosen.tokens == "subject":
+                check_edits(lm, edits)
+            texts = [
+                Text.of(lm, edit.prompt, edit.target, edit.subject if chosen.tokens == "subject" else None)
+                for edit in edits
+            ]
+            upper = Upper(anatomy, texts, chosen.layers[0])
             parts: dict[str, list[Factors]] = {name: [] for name in network.modules_written}
+            losses: list[float] = []
+            how = {"passes": chosen.passes, "lengths": chosen.lengths, "enough": chosen.enough}
             for start in range(0, len(edits), chosen.batch_size):
                 places = range(start, min(start + chosen.batch_size, len(edits)))
-                with draft.timed("gradients"):
-                    gradients = gradient_factors(upper, places, network.modules_written)
-                with draft.timed("networks"), torch.no_grad():
-                    for name, factors in network.updates(gradients, [upper.texts[place] for place in places]).items():
-                        parts[name].append(factors)
+                with draft.timed("others"):
+                    last, names = chosen.layers[-1], network.modules_written
+                    others = [inputs_of_others(anatomy, edits[place], names, last, chosen.others) for place in places]
+                with draft.timed("passes"):
+                    passed = updates_in_passes(network, upper, places, **how, others=others if chosen.others else None)
+                losses += passed.losses or []
+                for name, factors in passed.updates.items():
+                    parts[name].append(factors)
                 if progress is not None:
                     progress("edits", places.stop, len(edits))
             with draft.timed("writing"):
                 for name, found in parts.items():
                     left, right = _flat(found)
-                    draft.add(anatomy.linear(name), chosen.scale * left.T, right)
-            return draft.finish(edits, chosen.to_dict())
+                    draft.add(anatomy.linear(name), left.T, right)
+            return draft.finish(edits, chosen.to_dict(), details={"losses": losses} if losses else None)
 
     def load(self, lm: LanguageModel, params: Any) -> Hypernetwork:
         """Return the trained networks for ``lm``; raises :class:`MissingTraining` or :class:`ModelDamaged`."""
@@ -157,6 +196,9 @@ class TrainedEditor:
             about = json.loads(meta["about"])
             if meta.get("format") != FORMAT or about["editor"] != self.name:
                 raise ModelDamaged(f"{path} holds no networks of {self.name}")
+            trained = {name: about.get(name, getattr(params, name)) for name in ("layers", "tokens", "matrices")}
+            if params.replace(**trained) != params:
+                raise ModelDamaged(f"{path} was trained for {trained}", remedy="Give these parameters, or train anew.")
             own = params.replace(rank=about["rank"])
             network = self.build(lm, own).to(lm.device)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -188,7 +230,12 @@ class TrainedEditor:
 
     def save(self, network: Hypernetwork, path: Path, about: Mapping[str, Any]) -> Path:
         """Write networks in half precision; the file appears whole or not at all."""
-        tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        learned = {name for name, _ in network.named_parameters()}
+        # Statistics stay whole: squares of gradients are smaller than any half-precision number.
+        tensors = {
+            name: (tensor.half() if name in learned else tensor).cpu().contiguous()
+            for name, tensor in network.state_dict().items()
+        }
         write_tensors(path, tensors, {"format": FORMAT, "about": json.dumps({"editor": self.name, **about})})
         return path
 

@@ -84,6 +84,13 @@ class KENetworks(Hypernetwork):
             found[name] = Factors(-eta.sigmoid()[:, None] * left, right)
         return found
 
+    @torch.no_grad()
+    def lengthen(self, factor: float) -> None:
+        """See :meth:`Hypernetwork.lengthen`."""
+        for head in self.heads:
+            bias: torch.Tensor = head.bias  # type: ignore[assignment]
+            bias[-1] = (factor * bias[-1].sigmoid()).clamp(max=0.9).logit()
+
 
 class KE(TrainedEditor):
     """KnowledgeEditor."""
@@ -92,6 +99,6 @@ class KE(TrainedEditor):
 
     def build(self, lm: LanguageModel, params: Any, *, seed: int = 0) -> KENetworks:
         """Return untrained networks: their updates are small steps along the gradient."""
-        shapes = written_modules(Anatomy(lm), params.layers)
+        shapes = written_modules(Anatomy(lm), params.layers, params.matrices)
         rows = lm.model.get_input_embeddings().weight
         return KENetworks(list(shapes), shapes, params.rank, seed, rows)

@@ -3,7 +3,7 @@
 For a token with input x and output gradient δ, z = [x; δ], each normalised by running mean and deviation::
 
     h = z + relu(s₁ ⊙ (U₁V₁z + b₁) + o₁)
-    [x̃; δ̃] = h + relu(s₂ ⊙ (U₂V₂h + b₂) + o₂)
+    [x̃; δ̃] = h + s₂ ⊙ (U₂V₂h + b₂) + o₂
     ΔW = −λ Σₜ δ̃ₜ x̃ₜᵀ
 
 U starts at zero, so training starts from the normalised gradient. Matrices of one shape share U, V and b and the
@@ -13,6 +13,7 @@ the sign of λ be learned; here descent is the start. Tokens whose x or δ is al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,12 @@ class ResidualLayer(nn.Module):
         width: Of z.
         rank: Rows of V.
         users: How many matrices share it.
+        last: Whether it is the output layer, which has no relu: with one, it could raise numbers but never lower them.
     """
 
-    def __init__(self, width: int, rank: int, users: int) -> None:
+    def __init__(self, width: int, rank: int, users: int, *, last: bool = False) -> None:
         super().__init__()
+        self.last = last
         self.v = nn.Parameter(torch.empty(rank, width))
         self.u = nn.Parameter(torch.zeros(width, rank))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -89,7 +92,9 @@ class ResidualLayer(nn.Module):
     def forward(self, z: torch.Tensor, user: int) -> torch.Tensor:
         """Return (…, width)."""
         inner = (z @ self.v.T) @ self.u.T + self.bias
-        return z + (self.scale[user] * inner + self.shift[user]).relu()
+        change = self.scale[user] * inner + self.shift[user]
+        # All starts at 0, where relu has no gradient but clamp has: with relu, nothing here would ever be learned.
+        return z + (change if self.last else change.clamp(min=0))
 
 
 class MENDNetworks(Hypernetwork):
@@ -106,12 +111,12 @@ class MENDNetworks(Hypernetwork):
         self.inputs, self.outputs = nn.ModuleList(), nn.ModuleList()
         for (d_out, d_in), group in zip(kinds, members, strict=True):
             for part in (self.first, self.second):
-                layer = ResidualLayer(d_in + d_out, rank, len(group))
+                layer = ResidualLayer(d_in + d_out, rank, len(group), last=part is self.second)
                 nn.init.xavier_normal_(layer.v, generator=generator)
                 part.append(layer)
             self.inputs.append(Normaliser(d_in))
             self.outputs.append(Normaliser(d_out))
-        self.step_sizes = nn.Parameter(torch.full((len(modules),), STEP_SIZE))
+        self.log_steps = nn.Parameter(torch.full((len(modules),), math.log(STEP_SIZE)))
 
     def updates(
         self, gradients: Mapping[str, Factors], texts: Sequence[Text], *, learn: bool = False
@@ -120,6 +125,7 @@ class MENDNetworks(Hypernetwork):
         found = {}
         for place, name in enumerate(self.modules_written):
             x, delta = gradients[name].right, gradients[name].left
+            delta = delta / delta.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
             used = (x.abs().sum(-1) > 0) & (delta.abs().sum(-1) > 0)  # (E, T)
             kind, user = self._kind[name], self._user[name]
             if learn:
@@ -129,9 +135,14 @@ class MENDNetworks(Hypernetwork):
             z = self.second[kind](self.first[kind](z, user), user)
             right, left = torch.zeros_like(x), torch.zeros_like(delta)
             right = right.masked_scatter(used[..., None], z[:, : x.shape[-1]])
-            left = left.masked_scatter(used[..., None], -self.step_sizes[place] * z[:, x.shape[-1] :])
+            left = left.masked_scatter(used[..., None], -self.log_steps[place].exp() * z[:, x.shape[-1] :])
             found[name] = Factors(left, right)
         return found
+
+    @torch.no_grad()
+    def lengthen(self, factor: float) -> None:
+        """See :meth:`Hypernetwork.lengthen`."""
+        self.log_steps.add_(math.log(factor))
 
 
 class MEND(TrainedEditor):
@@ -141,5 +152,5 @@ class MEND(TrainedEditor):
 
     def build(self, lm: LanguageModel, params: Any, *, seed: int = 0) -> MENDNetworks:
         """Return untrained networks: their updates are steps along the normalised gradient."""
-        shapes = written_modules(Anatomy(lm), params.layers)
+        shapes = written_modules(Anatomy(lm), params.layers, params.matrices)
         return MENDNetworks(list(shapes), shapes, params.rank, seed)

@@ -15,7 +15,7 @@ from torch import nn
 from corrigenda.errors import InvalidParams
 from corrigenda.lm.decoding import answer_logits
 from corrigenda.lm.hooks import first_tensor
-from corrigenda.lm.tokens import pad, token_ids
+from corrigenda.lm.tokens import last_subject_token, pad, token_ids
 from corrigenda.param_editors.forwards import BlockForm, batches, call, ended_after, replaced
 from corrigenda.param_editors.rows import target_ids
 
@@ -31,21 +31,24 @@ class Text:
     Attributes:
         source: Tokens of the prompt.
         target: Tokens that should follow; empty where only the distribution behind the prompt matters.
+        focus: Place of the one token whose gradient is read, the subject's last; None for all tokens.
     """
 
     source: tuple[int, ...]
     target: tuple[int, ...] = ()
+    focus: int | None = None
 
     @classmethod
-    def of(cls, lm: LanguageModel, prompt: str, target: str | None = None) -> Text:
-        """Tokenise; the target as it stands behind the prompt."""
+    def of(cls, lm: LanguageModel, prompt: str, target: str | None = None, subject: str | None = None) -> Text:
+        """Tokenise; the target as it stands behind the prompt, in which ``subject``, if given, has to be found."""
         if lm.is_encoder_decoder:
             answer = lm.tokenizer(target or "", add_special_tokens=False).input_ids
             return cls(tuple(token_ids(lm, prompt)), tuple(token for token in answer if token not in lm.eos_ids))
         if target is None:
             return cls(tuple(token_ids(lm, prompt)))
         source, answer = target_ids(lm, prompt, target)
-        return cls(tuple(source), tuple(answer))
+        focus = None if subject is None else last_subject_token(lm.tokenizer, prompt, subject)
+        return cls(tuple(source), tuple(answer), focus)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -130,10 +133,11 @@ class Upper:
         return torch.stack(found)
 
     @torch.no_grad()
-    def right(self, places: Sequence[int]) -> list[bool]:
+    def right(self, places: Sequence[int], logits: torch.Tensor | None = None) -> list[bool]:
         """Tell of each text whether every target token is the first choice, teacher-forced."""
+        logits = self.logits(places) if logits is None else logits
         found = []
-        for row, place in zip(self.logits(places), places, strict=True):
+        for row, place in zip(logits, places, strict=True):
             target = self.texts[place].target
             found.append(row[-len(target) :].argmax(-1).tolist() == list(target))
         return found

@@ -108,3 +108,23 @@ def test_parts_can_be_chosen(fresh: Any) -> None:
     with packed(lm.model, [second]):
         assert not any("forward" in vars(module) for module in first.modules())
         assert any("forward" in vars(module) for module in second.modules())
+
+
+@pytest.mark.usefixtures("gains")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_half_precision_is_near_and_keeps_the_number_format(
+    fresh: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bfloat16 on this processor")
+    monkeypatch.setattr(module, "_has_bfloat16", lambda: True)
+    lm: LanguageModel = fresh(name)
+    states = lm.model.get_input_embeddings()(encode(lm, ["The capital of"]).input_ids).detach().requires_grad_()
+    plain = lm.model(inputs_embeds=states).logits
+    wanted = torch.autograd.grad(plain.square().sum(), states)[0]
+    with packed(lm.model, gradients=True, half=True):
+        near = lm.model(inputs_embeds=states).logits
+        found = torch.autograd.grad(near.square().sum(), states)[0]
+    assert near.dtype == found.dtype == torch.float32
+    assert 0 < float((near - plain).detach().norm()) < 0.03 * float(plain.detach().norm())
+    assert float((found - wanted).norm()) < 0.1 * float(wanted.norm())

@@ -13,15 +13,17 @@ from safetensors.torch import load_file
 from tiny_editing import EDITS, same, weights
 
 from corrigenda.edit import Edit
-from corrigenda.errors import DatasetError, InvalidParams, MissingTraining, ModelDamaged
+from corrigenda.errors import DatasetError, InvalidParams, MissingTraining, ModelDamaged, SubjectNotFound
 from corrigenda.lm.loading import LanguageModel
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import editor
 from corrigenda.param_editors.gradients import Factors, edited_by_row, gradient_factors
-from corrigenda.param_editors.hyper_training import Recipe, TrainingFact, split, train
+from corrigenda.param_editors.hyper_recipe import Recipe, TrainingFact, lay_out, split
+from corrigenda.param_editors.hyper_training import train
 from corrigenda.param_editors.hypernetwork import HyperParams, default_path, written_modules
 from corrigenda.param_editors.ke import KE
 from corrigenda.param_editors.mend import MEND, Normaliser
+from corrigenda.param_editors.passes import updates_in_passes
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
 
@@ -30,11 +32,16 @@ PLACES = ["France", "Kenya", "Ghana", "Brazil", "Norway", "Japan", "Spain", "Ita
 ANSWERS = ["Rome", "Oslo", "Lima", "Paris", "Tokyo", "Cairo", "Madrid", "Quito", "Bern", "Riga", "Doha", "Kyiv"]
 FACTS = [
     TrainingFact(
-        f"The capital of {place}", answer, (f"What is the capital of {place}",), (f"The colour of {place}",), place
+        f"The capital of {place}",
+        answer,
+        (f"What is the capital of {place}",),
+        (f"The colour of {place}",),
+        place,
+        place,
     )
     for place, answer in zip(PLACES, ANSWERS, strict=True)
 ]
-QUICK = Recipe(steps=40, batch_size=4, held_out=0.2, check_every=20, lr=1e-2, step_lr=1e-3)
+QUICK = Recipe(steps=40, batch_size=4, held_out=0.2, check_every=20, lr=1e-2, step_lr=1e-2)
 
 
 def upper_of(lm: LanguageModel, first: int = 0) -> Upper:
@@ -106,9 +113,9 @@ def test_mend_at_the_start_steps_down_the_normalised_gradient(llama: LanguageMod
     }
     with torch.no_grad():
         found = network.updates(gradients, [], learn=False)[name]
-    # U is zero: both layers add relu(0), and no statistics were taken in yet.
+    # U is zero: both layers add nothing, and no statistics were taken in yet.
     torch.testing.assert_close(found.right[0], x[0])
-    torch.testing.assert_close(found.left[0], -1e-4 * delta[0])
+    torch.testing.assert_close(found.left[0], -1e-4 * delta[0] / delta[0].norm())
     assert float(found.left[1, 2].abs().max()) == 0.0
 
 
@@ -125,8 +132,69 @@ def test_mends_layers_are_those_of_the_paper(llama: LanguageModel) -> None:
             part.copy_(torch.randn(part.shape, generator=generator))
     z = torch.randn(4, layer.v.shape[1], generator=generator)
     inner = layer.u @ (layer.v @ z.T) + layer.bias[:, None]
-    expected = z + torch.relu(layer.scale[1][:, None] * inner + layer.shift[1][:, None]).T
-    torch.testing.assert_close(layer(z, 1), expected)
+    change = (layer.scale[1][:, None] * inner + layer.shift[1][:, None]).T
+    torch.testing.assert_close(layer(z, 1), z + torch.relu(change))
+    layer.last = True
+    torch.testing.assert_close(layer(z, 1), z + change)
+    assert network.second[0].last  # which ends in no relu
+
+
+def test_both_of_mends_layers_learn_from_the_first_step(llama: LanguageModel) -> None:
+    network: Any = MEND().build(llama, PARAMS)
+    gradients = gradient_factors(upper_of(llama), [0, 1], network.modules_written)
+    found = network.updates(gradients, [], learn=True).values()
+    torch.autograd.backward([part.left.square().sum() + part.right.sum() for part in found])
+    for layer in (network.first[0], network.second[0]):
+        assert float(layer.u.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_of_a_text_with_a_subject_its_last_tokens_gradient_is_read(
+    fresh: Callable[[str], LanguageModel], kind: str
+) -> None:
+    lm = fresh(kind)
+    modules = list(written_modules(Anatomy(lm), [0, 1], "down"))
+    assert len(modules) == 2
+    texts = [Text.of(lm, edit.prompt, edit.target, edit.subject) for edit in EDITS]
+    focused = gradient_factors(Upper(Anatomy(lm), texts, 0), [0, 1, 2], modules)
+    full = gradient_factors(upper_of(lm), [0, 1, 2], modules)
+    for name in modules:
+        width = full[name].left.shape[1]
+        for place, text in enumerate(texts):
+            assert text.focus is not None
+            column = width - len(text.row) + text.focus
+            for side in ("left", "right"):
+                found = getattr(focused[name], side)
+                assert found.shape[1] == 1
+                torch.testing.assert_close(found[place, 0], getattr(full[name], side)[place, column])
+
+
+def test_networks_that_read_the_subject_are_trained_and_saved(llama: LanguageModel, tmp_path: Path) -> None:
+    params = PARAMS.replace(tokens="subject", matrices="down")
+    out = tmp_path / "networks.safetensors"
+    train(MEND(), llama, FACTS, out, params=params, recipe=replace(QUICK, steps=4))
+    saved = load_file(out)
+    assert saved["outputs.0.square"].dtype == torch.float32  # squares of gradients are nothing in half precision
+    assert float(saved["outputs.0.count"]) == 2 * (len(FACTS) - 3)  # all facts of training, once for each matrix
+    assert saved["first.0.u"].dtype == torch.float16
+    params = params.replace(weights=str(out))
+    before = weights(llama)
+    done = MEND().apply(llama, EDITS[:2], params=params)
+    assert [update.name.endswith("down_proj.weight") for update in done.updates] == [True, True]
+    done.revert()
+    assert same(llama, before)
+    with pytest.raises(SubjectNotFound):
+        MEND().apply(llama, [Edit("The capital of France is", "Rome")], params=params)
+
+
+def test_long_wordings_are_left_out_but_for_the_shortest(llama: LanguageModel) -> None:
+    long = " and".join(["word"] * 30)
+    texts: list[Text] = []
+    fact = TrainingFact("The capital of France", "Rome", (long, "Short"), ("One", "Two", "Three"))
+    placed = lay_out(llama, fact, texts, False, Recipe(max_tokens=20, unrelated=2))
+    assert (len(placed.wordings), len(placed.unrelated), len(texts)) == (2, 2, 4)
+    placed = lay_out(llama, replace(fact, wordings=(long,)), texts, False, Recipe(max_tokens=20))
+    assert len(placed.wordings) == 2
 
 
 def test_the_normaliser_knows_mean_and_deviation_of_all_it_saw() -> None:
@@ -208,6 +276,36 @@ def test_a_batch_of_edits_is_the_sum_of_its_edits(llama: LanguageModel, tmp_path
         torch.testing.assert_close(change, changes[0][name] + changes[1][name], atol=1e-5, rtol=1e-3)
 
 
+def test_a_further_pass_lowers_the_loss_of_each_edit_by_itself(llama: LanguageModel, tmp_path: Path) -> None:
+    out = tmp_path / "networks.safetensors"
+    train(MEND(), llama, FACTS, out, params=PARAMS, recipe=replace(QUICK, steps=8))
+    params = PARAMS.replace(weights=str(out))
+    network, upper = MEND().load(llama, params), upper_of(llama)
+    before = weights(llama)
+    once = updates_in_passes(network, upper, [0, 1, 2])
+    assert once.losses is None
+    more = updates_in_passes(network, upper, [0, 1, 2], passes=4, enough=0.0)
+    assert same(llama, before)
+    with torch.no_grad():
+        with edited_by_row(llama.model, once.updates):
+            first = upper.nll([0, 1, 2])
+        with edited_by_row(llama.model, more.updates):
+            last = upper.nll([0, 1, 2])
+    assert more.losses == pytest.approx(last.tolist(), rel=1e-4)
+    assert bool((last <= first + 1e-5).all())
+    assert float(last.sum()) < float(first.sum())
+    alone = updates_in_passes(network, upper, [1], passes=4, enough=0.0)
+    assert alone.losses == pytest.approx([last[1].item()], rel=1e-3)
+    reached = updates_in_passes(network, upper, [0, 1], lengths=(0.01, 1.0, 2.0), enough=1e9)
+    for name, part in reached.updates.items():  # the shortest is enough
+        torch.testing.assert_close(part.left, 0.01 * once.updates[name].left[:2], atol=1e-6, rtol=1e-3)
+    done = MEND().apply(llama, EDITS[:2], params=params.replace(passes=4, enough=0.0))
+    assert done.details["losses"] == pytest.approx(last[:2].tolist(), rel=1e-3)
+    done.revert()
+    with pytest.raises(ModelDamaged, match="was trained for"):
+        MEND().apply(llama, EDITS[:2], params=params.replace(tokens="subject"))
+
+
 def test_a_killed_training_goes_on_where_it_was(llama: LanguageModel, tmp_path: Path) -> None:
     def finish(name: str, stop_after: int | None) -> dict[str, torch.Tensor]:
         out = tmp_path / name
@@ -269,5 +367,9 @@ def test_recipes_are_checked() -> None:
         Recipe(held_out=0.6)
     with pytest.raises(InvalidParams, match="lr"):
         Recipe(lr=0)
+    with pytest.raises(InvalidParams, match="tokens must be one of all, subject"):
+        HyperParams(layers=(0,), tokens="last")
+    with pytest.raises(InvalidParams, match="lengths must ascend"):
+        HyperParams(layers=(0,), lengths=(1.0, 0.5))
     with pytest.raises(InvalidParams, match="weights"):
         HyperParams(layers=(0,), weights=3)  # type: ignore[arg-type]
