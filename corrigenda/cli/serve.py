@@ -25,6 +25,7 @@ from corrigenda.cli.memory import DEFAULT, Where
 from corrigenda.errors import InvalidRequest, MissingExtra
 
 if TYPE_CHECKING:
+    from corrigenda.memory.hits import Hits
     from corrigenda.memory.memory import Memory
     from corrigenda.middleware.gateway.app import Gateway
     from corrigenda.middleware.gateway.keys import Keys
@@ -82,6 +83,13 @@ def serve(
     serves: Annotated[
         str | None, typer.Option(help="What the upstream calls it: requests for it go to the adapter in force.")
     ] = None,
+    shadow_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of requests that a printed edit answers, ask the weights alone for so many."),
+    ] = 0.05,
+    hits: Annotated[
+        Path | None, typer.Option(help="Count here how often edits answer.", show_default="MEMORY.hits")
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API in which the edits of a memory hold, with an admin API and page."""
     if (upstream is None) == (model is None):
@@ -112,6 +120,8 @@ def serve(
         options: dict[str, Any] = {"keys": keys, "settings": settings, "spans": _spans(stack, spans)}
         if serves is not None:
             options["switch"] = _switch(editions, base, serves)
+        options["hits"] = _hits(hits, memory)
+        options["shadow_share"] = shadow_share
         gateway = _gateway(store, upstream, model, strategy, threshold, editions, base, options)
         _greet(host, port, memory, keys, upstream or str(model))
         more: dict[str, Any] = {}
@@ -128,6 +138,14 @@ def _switch(editions: Path | None, base: str | None, serves: str) -> Callable[[b
     if editions is None:
         raise InvalidRequest("--serves needs --editions, the folder that says what is in force")
     return ModelSwitch(editions, serves, base=base)
+
+
+def _hits(path: Path | None, memory: str) -> Hits | None:
+    """Return where answers are counted: beside the memory's file, where nothing else is said."""
+    from corrigenda.memory.hits import Hits, beside
+
+    place = path if path is not None else beside(memory)
+    return Hits(place) if place is not None else None
 
 
 def _gateway(
@@ -147,11 +165,15 @@ def _gateway(
     from corrigenda.middleware.strategies.base import create
 
     scope = Scope(store, threshold=threshold)
+    share = options.pop("shadow_share")
     if editions is not None:
+        from corrigenda.middleware.gateway.shadowing import Shadowing
+
         printed = base or model
         if printed is None:
             raise InvalidRequest("--editions in front of an upstream needs --base, the model that it serves")
         options["consolidator"] = LocalConsolidator(store, printed, editions)
+        options["shadowing"] = Shadowing(store, editions, printed, share=share)
     if model is None:
         chosen = create(strategy) if strategy is not None else None
         return Gateway(store, upstream=upstream, strategy=chosen, scope=scope, **options)

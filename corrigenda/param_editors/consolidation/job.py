@@ -251,13 +251,14 @@ class _Job:
             if not places:
                 continue
             after = self._ask(f"{name}-{check}", places)
-            figures.append(self.gate.figure(check, places, self.before, after))
+            taken = self.gate.figures(check, places, self.before, after)
+            figures += taken
             if check == "edits":
                 failed = self.gate.failed(self.before, after)
                 if len(own) > 1 and len(own & failed.keys()) > COLLAPSED * len(own):
                     faults.append(f"{len(own & failed.keys())} of {len(own)} edits do not hold together")
             else:
-                faults += self.gate.faults(figures[-1:])
+                faults += self.gate.faults(taken)
         return {
             "failed": {i: why for i, why in failed.items() if i in own},
             "lost": {i: why for i, why in failed.items() if i not in own},

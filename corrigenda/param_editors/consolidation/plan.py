@@ -20,7 +20,7 @@ from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
 from corrigenda.param_editors.consolidation.marks import bare
 from corrigenda.param_editors.consolidation.notebook import content_key
-from corrigenda.param_editors.consolidation.selection import Selection, choose, locatable
+from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, locatable
 from corrigenda.param_editors.editor import editor, editors
 from corrigenda.param_editors.params import EditorParams, require_whole
 
@@ -205,29 +205,17 @@ def make_plan(
         InvalidParams: No preset, or values that the editor refuses.
     """
     wanted = selection or Selection()
-    chosen = choose(memory, wanted, hits=hits)
-    name = method or default_editor(len(chosen.edits), lm)
-    left_out, edits = dict(chosen.left_out), chosen.edits
-    if editor(name).needs_statistics:
-        fit = locatable(lm, edits)
-        edits, left_out = fit.edits, left_out | fit.left_out
-    if not edits:
-        reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
-        raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
-    changes = dict(params or {}) | ({"layers": list(layers)} if layers else {})
-    kind = editor(name).params_type
-    full = kind.from_dict(changes) if "layers" in changes and not _has_preset(name, lm) else kind.preset(name, lm)
-    if changes:
-        full = full.replace(**changes)
+    name, chosen = _printable(choose(memory, wanted, hits=hits), method, lm)
+    full = _params(name, lm, dict(params or {}) | ({"layers": list(layers)} if layers else {}))
     return Plan(
         model=source,
         fingerprint=lm.fingerprint,
         onto=Editions.of(home, source, lm.fingerprint).current().promotions,
-        edits=tuple(bare(edit) for edit in edits),
+        edits=tuple(bare(edit) for edit in chosen.edits),
         editor=name,
         params=json.loads(json.dumps(full.to_dict())),
         selection=wanted.to_dict(),
-        left_out=left_out,
+        left_out=chosen.left_out,
         memory=where,
         **settings,
     )
@@ -246,6 +234,26 @@ def require_current(plan: Plan, editions: Editions) -> None:
             f"{' + '.join(now) or 'the base model'}",
             remedy="Make a new plan.",
         )
+
+
+def _printable(chosen: Chosen, method: str | None, lm: LanguageModel) -> tuple[str, Chosen]:
+    """Return the editor, and what of ``chosen`` it can print. Raises :class:`NothingToPrint`."""
+    name = method or default_editor(len(chosen.edits), lm)
+    left_out, edits = dict(chosen.left_out), chosen.edits
+    if editor(name).needs_statistics:
+        fit = locatable(lm, edits)
+        edits, left_out = fit.edits, left_out | fit.left_out
+    if not edits:
+        reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
+        raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
+    return name, Chosen(edits, left_out)
+
+
+def _params(name: str, lm: LanguageModel, changes: Mapping[str, Any]) -> EditorParams:
+    """Return the preset's hyper-parameters with ``changes``; where there is no preset, these have to do."""
+    kind = editor(name).params_type
+    full = kind.from_dict(changes) if "layers" in changes and not _has_preset(name, lm) else kind.preset(name, lm)
+    return full.replace(**changes) if changes else full
 
 
 def _has_preset(name: str, lm: LanguageModel) -> bool:
