@@ -42,7 +42,17 @@ class Admission:
     trials: int = 0
 
 
-def admit(edits: Sequence[Edit], attempt: Try, *, suspicion: Callable[[Edit], float] = lambda edit: 0.0) -> Admission:
+class _Spent(Exception):
+    """No trials are left."""
+
+
+def admit(
+    edits: Sequence[Edit],
+    attempt: Try,
+    *,
+    suspicion: Callable[[Edit], float] = lambda edit: 0.0,
+    most: int | None = None,
+) -> Admission:
     """Find out which of ``edits`` pass together.
 
     Edits that fail by themselves are dropped and the rest is tried again. A set that fails as a whole is halved: each
@@ -54,13 +64,18 @@ def admit(edits: Sequence[Edit], attempt: Try, *, suspicion: Callable[[Edit], fl
         attempt: Prints a set on a copy and looks at it; must be deterministic.
         suspicion: The higher, the likelier to blame. Suspects are kept together when a set is halved, so that many of
             them cost few more trials than one.
+        most: Trials, at most; then the largest set that has passed stands. Where all edits do a little harm, and not a
+            few of them all of it, there is nobody to find, and looking would cost about two trials an edit.
     """
     found = Admission()
     tried: dict[frozenset[EditId], Trial] = {}
+    best: list[Edit] = []
 
     def look(some: Sequence[Edit]) -> Trial:
         key = frozenset(edit.id for edit in some)
         if key not in tried:
+            if found.trials == most:
+                raise _Spent
             found.trials += 1
             # In the given order always: a set has one result, however it was arrived at.
             tried[key] = attempt(tuple(edit for edit in edits if edit.id in key))
@@ -79,6 +94,7 @@ def admit(edits: Sequence[Edit], attempt: Try, *, suspicion: Callable[[Edit], fl
                 base, new = grow(base, new[:middle]), new[middle:]
                 continue
             if not trial.failed:
+                best[:] = both if len(both) > len(best) else best
                 return both
             found.dropped.update({edit.id: trial.failed[edit.id] for edit in both if edit.id in trial.failed})
             # An edit that held before and fails beside the new ones goes, too: the memory still answers it.
@@ -88,6 +104,13 @@ def admit(edits: Sequence[Edit], attempt: Try, *, suspicion: Callable[[Edit], fl
                 base, new = [], [*base, *new]
         return base
 
-    kept = {edit.id for edit in grow([], sorted(edits, key=suspicion))}
+    try:
+        kept = {edit.id for edit in grow([], sorted(edits, key=suspicion))}
+    except _Spent:
+        kept = {edit.id for edit in best}
+        for edit in edits:
+            if edit.id not in kept:
+                found.dropped.setdefault(edit.id, f"not let in within {most} trials")
     found.kept = tuple(edit for edit in edits if edit.id in kept)
+    found.dropped = {edit_id: why for edit_id, why in found.dropped.items() if edit_id not in kept}
     return found

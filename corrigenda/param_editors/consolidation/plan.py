@@ -33,6 +33,8 @@ FEW = 3
 """Up to so many edits, r-ROME is the default: one edit at a time is what it is best at."""
 BATCH = 200
 """Edits that are printed together by default."""
+TRIALS = 40
+"""Trials of a batch at most: enough to find two bad edits among hundreds."""
 PIECE = 8
 """Edits of one task of an engine, and of one checkpoint: about half a minute on one core of a small machine."""
 
@@ -52,6 +54,7 @@ class Plan:
         statistics: Second moments: ``{"from": "cache"}``, ``{"corpus": file}`` or ``{"from_model": tokens}``.
         batch_size: Edits that are printed together, 1 and more.
         piece: Edits of one task and checkpoint, 1 and more.
+        trials: Most trials of a batch, 1 and more, see :func:`corrigenda.param_editors.consolidation.admission.admit`.
         seed: Of everything that is drawn.
         selection: What the edits were chosen by, for the record.
         left_out: Edits that were asked for and cannot be printed, with the reason; for the record.
@@ -68,6 +71,7 @@ class Plan:
     statistics: Mapping[str, Any] = field(default_factory=lambda: {"from": "cache"})
     batch_size: int = BATCH
     piece: int = PIECE
+    trials: int = TRIALS
     seed: int = 0
     selection: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[EditId, str] = field(default_factory=dict)
@@ -76,6 +80,7 @@ class Plan:
     def __post_init__(self) -> None:
         require_whole(self, "batch_size", least=1)
         require_whole(self, "piece", least=1)
+        require_whole(self, "trials", least=1)
         require_whole(self, "seed", least=0)
         if not self.edits:
             raise InvalidRequest("a plan without edits", remedy="Select some; nothing is printed otherwise.")

@@ -80,3 +80,15 @@ def test_nothing_passes_when_everything_wrecks():
     assert found.kept == ()
     assert len(found.dropped) == 8
     assert admit([], trials()).kept == ()
+
+
+def test_where_all_do_a_little_harm_the_largest_set_that_passed_stands():
+    def attempt(edits):
+        return Trial({}, ("neighbours fell",)) if len(edits) > 40 else Trial()
+
+    found = admit(EDITS, attempt, most=6)
+    assert (places(found), found.trials) == (list(range(40)), 6)
+    assert set(found.dropped) == {one.id for one in EDITS[40:]}
+    assert all("6 trials" in why or "fell" in why for why in found.dropped.values())
+    nothing = admit(EDITS, attempt, most=1)
+    assert (nothing.kept, len(nothing.dropped)) == ((), 64)
