@@ -1,17 +1,20 @@
-"""Consolidation measured: how the target stage scales over workers, and what a user sees before, during and after.
+r"""Consolidation measured: how the target stage scales over workers, and what a user sees before, during and after.
 
     python benchmarks/consolidation.py remember known.json DATA/counterfact.json facts.db --edits 200
-    corrigenda consolidate plan --memory facts.db --cases DATA/counterfact.json --task DATA/piqa_valid.jsonl ...
+    python benchmarks/consolidation.py texts known.json DATA/counterfact_train.json DATA/corpus.txt texts.txt \
+        --asked DATA/counterfact.json
+    corrigenda consolidate plan --memory facts.db --corpus texts.txt --cases DATA/counterfact.json \
+        --task DATA/piqa_valid.jsonl --max-drop piqa=0.01
     corrigenda consolidate run plan.json
     python benchmarks/consolidation.py user plan.json --memory facts.db --home corrigenda.editions [--out user.json]
     python benchmarks/consolidation.py scaling plan.json --workers 2 --pieces 8 --size 2 --rounds 2
 
 ``remember`` fills a memory with facts of the relations that the model knows (``known.json`` is what
-``editors.py known`` writes): those that it knows first. ``user`` takes a plan whose job has run: it asks everything that the plan was to
-print, through memory and weights as they are then, before promotion, after it, after the probation and after a
-rollback; asks the promoted edits and neighbours that the gate did not ask of plain transformers; and compares weights
-bit by bit. ``scaling`` finds the targets of the same edits in this process and on Ray, in turns, and compares results
-and times; it needs as many idle cores as workers.
+``editors.py known`` writes): those that it knows first. ``texts`` writes what second moments are taken over. ``user``
+takes a plan whose job has run: it asks everything that the plan was to print, through memory and weights as they are
+then, before promotion, after it, after the probation and after a rollback; asks the promoted edits and neighbours that
+the gate did not ask of plain transformers; and compares weights bit by bit. ``scaling`` finds the targets of the same
+edits in this process and on Ray, in turns, and compares results and times; it needs as many idle cores as workers.
 """
 
 from __future__ import annotations
@@ -54,6 +57,11 @@ TOKENS = 12
 """Tokens of an answer."""
 NEAR = 200
 """Neighbours that are asked besides the gate's."""
+KINDS = (
+    frozenset({"P103", "P101", "P106", "P108", "P136", "P1412", "P19", "P20", "P39"}),
+    frozenset({"P17", "P30", "P36", "P37", "P131", "P138"}),
+)
+"""Relations whose subjects are alike: people, and places."""
 PLAIN = """
 import json, sys, torch, transformers as t
 torch.set_num_threads(1)
@@ -115,14 +123,49 @@ def _timed(engine: Engine, pieces: Sequence[Piece]) -> tuple[float, list[dict[st
 
 def remember(known: Path, source: Path, memory_file: Path, count: int) -> dict[str, Any]:
     """Fill a memory with ``count`` facts of the relations in ``known``: those in ``known`` first."""
-    first = json.loads(known.read_text(encoding="utf-8"))
-    relations = {record["requested_rewrite"]["relation_id"] for record in first}
-    rest = json.loads(source.read_text(encoding="utf-8"))
-    rest = [record for record in rest if record["requested_rewrite"]["relation_id"] in relations]
+    first = _records(known)
+    relations = {_relation(record) for record in first}
+    rest = [record for record in _records(source) if _relation(record) in relations]
     edits = list(dict.fromkeys(_edit(record) for record in [*first, *rest]))[:count]
     with Memory.open(memory_file) as memory:
         memory.add_many(edits)
         return {"live": len(memory), "relations": sorted(relations)}
+
+
+def texts(
+    known: Path, train: Path, corpus: Path, target: Path, asked: Sequence[Path], prompts: int, words: int
+) -> dict[str, Any]:
+    """Write text to take second moments over: the wordings of the relations in ``known``, about other subjects.
+
+    An update moves most what shares the wording of its prompts, and prose has none of it: ``prompts`` of them a
+    relation say to the editor what must stay. Their subjects are those of ``train`` that no fact of ``asked``, and no
+    neighbour of one, is about. ``words`` words of ``corpus`` stand for everything else.
+    """
+    wanted = {_relation(record) for record in _records(known)}
+    scored = [record for path in asked for record in _records(path) if _relation(record) in wanted]
+    taken = "\n".join(text for r in scored for text in (_edit(r).prompt, *r["neighborhood_prompts"]))
+    records = _records(train)
+    free = [record for record in records if record["requested_rewrite"]["subject"] not in taken]
+    generator = random.Random(0)
+    found: list[str] = []
+    for relation in sorted(wanted):
+        kind = next((kind for kind in KINDS if relation in kind), frozenset({relation}))
+        subjects = sorted({record["requested_rewrite"]["subject"] for record in free if _relation(record) in kind})
+        wordings = sorted({r["requested_rewrite"]["prompt"] for r in records if _relation(r) == relation})
+        pairs = [wording.replace("{}", subject) for wording in wordings for subject in subjects]
+        found += generator.sample(pairs, min(prompts, len(pairs)))
+    prose = corpus.read_text(encoding="utf-8").split()[:words]
+    target.write_text("\n\n".join([*found, " ".join(prose)]), encoding="utf-8")
+    return {"prompts": len(found), "words of prose": len(prose)}
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return records
+
+
+def _relation(record: dict[str, Any]) -> str:
+    return str(record["requested_rewrite"]["relation_id"])
 
 
 def _edit(record: dict[str, Any]) -> Edit:
@@ -212,6 +255,12 @@ def main() -> None:
     filled.add_argument("source", type=Path)
     filled.add_argument("memory", type=Path)
     filled.add_argument("--edits", type=int, default=200)
+    written = commands.add_parser("texts", help="write text to take second moments over")
+    for name in ("known", "train", "corpus", "target"):
+        written.add_argument(name, type=Path)
+    written.add_argument("--asked", type=Path, nargs="+", required=True, help="what is scored later")
+    written.add_argument("--prompts", type=int, default=500, help="a relation")
+    written.add_argument("--words", type=int, default=6_000, help="of prose")
     asked = commands.add_parser("user", help="before, during and after a promotion")
     asked.add_argument("plan", type=Path)
     asked.add_argument("--memory", type=Path, default=Path("corrigenda.db"))
@@ -222,12 +271,15 @@ def main() -> None:
     timed.add_argument("--pieces", type=int, default=8)
     timed.add_argument("--size", type=int, default=2, help="edits of a piece")
     timed.add_argument("--rounds", type=int, default=2)
-    for command in (filled, asked, timed):
+    for command in (filled, written, asked, timed):
         command.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "remember":
         report = remember(given.known, given.source, given.memory, given.edits)
+    elif given.what == "texts":
+        files = (given.known, given.train, given.corpus, given.target, given.asked)
+        report = texts(*files, given.prompts, given.words)
     elif given.what == "scaling":
         report = scaling(Plan.read(given.plan), given.workers, given.pieces, given.size, given.rounds)
     else:
