@@ -139,8 +139,8 @@ def asking_here(model: LocalModel, editions: Callable[[], Editions | None]) -> A
 
     def in_force() -> bool:
         found = editions()
-        path = found.path() if found is not None else None
-        return path is not None and path.resolve() == Path(model.name).resolve()
+        # A folder's model goes by the folder's name, and editions' names are used once.
+        return found is not None and found.current().edition == model.name
 
     async def alone(endpoint: Endpoint, body: Mapping[str, Any], chat: Chat) -> str | None:
         if not await asyncio.to_thread(in_force):
