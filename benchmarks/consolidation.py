@@ -11,10 +11,10 @@ r"""Consolidation measured: how the target stage scales over workers, and what a
 
 ``remember`` fills a memory with facts of the relations that the model knows (``known.json`` is what
 ``editors.py known`` writes): those that it knows first. ``texts`` writes what second moments are taken over. ``user``
-takes a plan whose job has run: it asks everything that the plan was to print, through memory and weights as they are
-then, before promotion, after it, after the probation and after a rollback; asks the promoted edits and neighbours that
-the gate did not ask of plain transformers; and compares weights bit by bit. ``scaling`` finds the targets of the same
-edits in this process and on Ray, in turns, and compares results and times; it needs as many idle cores as workers.
+takes a plan whose job has run: it asks everything that is live in memory, through memory and weights as they are then,
+before promotion, after it, after the probation and after a rollback; asks the promoted edits and neighbours that the
+gate did not ask of plain transformers; and compares weights bit by bit. ``scaling`` finds the targets of the same edits
+in this process and on Ray, in turns, and compares results and times; it needs as many idle cores as workers.
 """
 
 from __future__ import annotations
@@ -181,24 +181,26 @@ def user(plan: Plan, memory_file: Path, home: Path) -> dict[str, Any]:
     base = load(plan.model)
     before = fingerprint(base.model)
     printed = [edit for edit in plan.edits if edit.id in set(result.kept)]
-    report: dict[str, Any] = {"edits": len(plan.edits), "promoted": len(printed), "gate": dict(result.figures)}
+    report: dict[str, Any] = {"planned": len(plan.edits), "promoted": len(printed), "gate": dict(result.figures)}
     with Memory.open(memory_file) as memory:
-        report["user_before"] = _seen(base, memory, plan.edits)
+        edits = memory.live()
+        report["live_before"] = len(edits)
+        report["user_before"] = _seen(base, memory, edits)
         change = promote(editions, result.job, memory, lm=base)
         assert change.path is not None
         edition = load(change.path)
         report |= _alone(plan, printed, change.path, base)
-        report["user_during"] = _seen(edition, memory, plan.edits)
+        report["user_during"] = _seen(edition, memory, edits)
         probation = Probation(editions, memory)
         probation.check(edition)
         report["retired"] = len(probation.retire(Terms(days=0, asked=1)))
         report["live_after"] = len(memory)
-        report["user_after"] = _seen(edition, memory, plan.edits)
+        report["user_after"] = _seen(edition, memory, edits)
         rollback(editions, change.promotions[-1], memory, lm=base)
         again = load(plan.model)
         report["bit_identical_after_rollback"] = fingerprint(again.model) == before == fingerprint(base.model)
         report["live_after_rollback"] = len(memory)
-        report["user_after_rollback"] = _seen(again, memory, plan.edits)
+        report["user_after_rollback"] = _seen(again, memory, edits)
     return report
 
 

@@ -5,7 +5,7 @@ Pure: what a trial costs, and how it is made, is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from corrigenda.edit import Edit, EditId
@@ -52,12 +52,13 @@ def admit(
     *,
     suspicion: Callable[[Edit], float] = lambda edit: 0.0,
     most: int | None = None,
+    tolerance: float = 0.0,
 ) -> Admission:
     """Find out which of ``edits`` pass together.
 
-    Edits that fail by themselves are dropped and the rest is tried again. A set that fails as a whole is halved: each
-    half is tried on top of what has passed, down to the edits to blame. One bad edit among n costs about 2·log₂(n)
-    trials.
+    Edits that fail by themselves are dropped and the rest is tried again. A set that fails as a whole is parted: those
+    that held go before those that did not, and what cannot be told apart like that is halved. Each part is tried on top
+    of what has passed, down to the edits to blame. One bad edit among n costs about 2·log₂(n) trials.
 
     Args:
         edits: What is wanted in.
@@ -66,6 +67,7 @@ def admit(
             them cost few more trials than one.
         most: Trials, at most; then the largest set that has passed stands. Where all edits do a little harm, and not a
             few of them all of it, there is nobody to find, and looking would cost about two trials an edit.
+        tolerance: Share of a set that may fail and the set be let in all the same, 0…1.
     """
     found = Admission()
     tried: dict[frozenset[EditId], Trial] = {}
@@ -90,10 +92,10 @@ def admit(
                 if len(new) == 1:
                     found.dropped[new[0].id] = "; ".join(trial.faults)
                     return base
-                middle = len(new) // 2
-                base, new = grow(base, new[:middle]), new[middle:]
+                first, second = _parted(new, trial.failed)
+                base, new = grow(base, first), second
                 continue
-            if not trial.failed:
+            if len(trial.failed) <= tolerance * len(both):
                 best[:] = both if len(both) > len(best) else best
                 return both
             found.dropped.update({edit.id: trial.failed[edit.id] for edit in both if edit.id in trial.failed})
@@ -114,3 +116,12 @@ def admit(
     found.kept = tuple(edit for edit in edits if edit.id in kept)
     found.dropped = {edit_id: why for edit_id, why in found.dropped.items() if edit_id not in kept}
     return found
+
+
+def _parted(edits: list[Edit], failed: Mapping[EditId, str]) -> tuple[list[Edit], list[Edit]]:
+    """Return those that held and those that did not; halves, where there is only one kind."""
+    held, weak = ([e for e in edits if (e.id in failed) == kind] for kind in (False, True))
+    if held and weak:
+        return held, weak
+    middle = len(edits) // 2
+    return edits[:middle], edits[middle:]

@@ -220,7 +220,9 @@ class _Job:
             self.say(f"batch {number}: {len(edits)} edits tried, {_in_words(row)}", 1, 1)
             return Trial(row["failed"], tuple(row["faults"]))
 
-        admission = admit(batch, attempt, suspicion=known.suspicion, most=self.plan.trials)
+        admission = admit(
+            batch, attempt, suspicion=known.suspicion, most=self.plan.trials, tolerance=self.plan.tolerance
+        )
         if admission.kept:
             self.last_row = accepted[frozenset(edit.id for edit in admission.kept)]
         return admission

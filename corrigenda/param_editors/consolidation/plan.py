@@ -22,7 +22,7 @@ from corrigenda.param_editors.consolidation.marks import bare
 from corrigenda.param_editors.consolidation.notebook import content_key
 from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, locatable
 from corrigenda.param_editors.editor import editor, editors
-from corrigenda.param_editors.params import EditorParams, require_whole
+from corrigenda.param_editors.params import EditorParams, require, require_whole
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -55,6 +55,8 @@ class Plan:
         batch_size: Edits that are printed together, 1 and more.
         piece: Edits of one task and checkpoint, 1 and more.
         trials: Most trials of a batch, 1 and more, see :func:`corrigenda.param_editors.consolidation.admission.admit`.
+        tolerance: Share of the edits that may go into the weights without answering alone, 0…1. They are promoted with
+            the others, but stay shadows: the memory answers for them until the weights do.
         seed: Of everything that is drawn.
         selection: What the edits were chosen by, for the record.
         left_out: Edits that were asked for and cannot be printed, with the reason; for the record.
@@ -72,6 +74,7 @@ class Plan:
     batch_size: int = BATCH
     piece: int = PIECE
     trials: int = TRIALS
+    tolerance: float = 0.0
     seed: int = 0
     selection: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[EditId, str] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Plan:
         require_whole(self, "piece", least=1)
         require_whole(self, "trials", least=1)
         require_whole(self, "seed", least=0)
+        require(self, "tolerance", least=0)
         if not self.edits:
             raise InvalidRequest("a plan without edits", remedy="Select some; nothing is printed otherwise.")
         if len({edit.id for edit in self.edits}) < len(self.edits):
