@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from corrigenda.cli.common import console, err_console, print_json, print_table
 if TYPE_CHECKING:
     from corrigenda.param_editors.consolidation.job import Result
     from corrigenda.param_editors.consolidation.plan import Plan
+    from corrigenda.param_editors.consolidation.probation import Standing
     from corrigenda.param_editors.consolidation.promotion import Change
 
 
@@ -108,3 +109,30 @@ def show_overview(row: dict[str, Any]) -> None:
         target.print(f"  {counts['shadows']} shadows in memory, {counts['retired']} retired", highlight=False)
         for warning in counts["warnings"]:
             target.print(f"  [yellow]note[/] {escape(warning)}", highlight=False)
+
+
+def show_standings(standings: Sequence[Standing], gone: Sequence[str] | None, as_json: bool) -> None:
+    """Show how the shadows are doing, and how many retired; ``None`` where none was to."""
+    if as_json:
+        shadows = [
+            {"edit": one.edit.id, "promotion": one.promotion, "asked": one.asked, "right": one.right, "due": one.due}
+            for one in standings
+        ]
+        print_json({"shadows": shadows, "retired": list(gone or ())})
+        return
+    rows = [
+        [one.edit.id[:9], one.edit.statement, f"{one.right}/{one.asked}", "yes" if one.due else "no"]
+        for one in standings
+    ]
+    print_table("Shadows", ["edit", "what", "right alone", "may retire"], rows)
+    if gone is not None:
+        console().print(f"{len(gone)} retired from memory")
+
+
+def show_promotions(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Show all promotions there ever were."""
+    if as_json:
+        print_json(list(rows))
+        return
+    cells = [[r["name"], r["made"], str(r["edits"]), r["job"], "yes" if r["in_force"] else "no"] for r in rows]
+    print_table("Promotions", ["name", "made", "edits", "job", "in force"], cells)

@@ -50,6 +50,11 @@ Base = Annotated[str | None, typer.Option(help="The model that consolidation pri
 Serves = Annotated[
     str | None, typer.Option(help="What the upstream calls it: requests for it go to the adapter in force.")
 ]
+ShadowShare = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Of requests that a printed edit answers, ask the weights alone for so many."),
+]
+HitsFile = Annotated[Path | None, typer.Option(help="Count here how often edits answer.", show_default="MEMORY.hits")]
 
 
 def serve(
@@ -72,6 +77,8 @@ def serve(
     editions: Editions = None,
     base: Base = None,
     serves: Serves = None,
+    shadow_share: ShadowShare = 0.05,
+    hits: HitsFile = None,
 ) -> None:
     """Serve an OpenAI-compatible API in which the edits of a memory hold, with an admin API and page."""
     settings = Settings(
@@ -84,4 +91,5 @@ def serve(
         read_seconds=read_seconds,
     )
     behind = Behind(upstream, model, strategy, threshold)
-    Serving(memory, host, port, behind, Printing(editions, base, serves), settings, logs, spans).run()
+    printing = Printing(editions, base, serves, shadow_share, hits)
+    Serving(memory, host, port, behind, printing, settings, logs, spans).run()

@@ -15,6 +15,7 @@ from corrigenda.cli.keys import open_keys
 from corrigenda.errors import InvalidRequest, MissingExtra
 
 if TYPE_CHECKING:
+    from corrigenda.memory.hits import Hits
     from corrigenda.memory.memory import Memory
     from corrigenda.middleware.gateway.app import Gateway
     from corrigenda.middleware.gateway.keys import Keys
@@ -57,11 +58,15 @@ class Printing:
         editions: Folder of what is printed; none for no consolidation.
         base: The model that is printed into.
         serves: What the upstream calls it; requests for it go to the adapter in force.
+        shadow_share: Of the requests that a printed edit answers, how many the weights are asked alone, 0…1.
+        hits: Where it is counted how often edits answer; beside the memory's file, by default.
     """
 
     editions: Path | None
     base: str | None
     serves: str | None
+    shadow_share: float
+    hits: Path | None
 
     def switch(self) -> Callable[[bytes], bytes] | None:
         """Return what sends requests for :attr:`serves` to the adapter in force, if that is wanted."""
@@ -72,6 +77,36 @@ class Printing:
         if self.editions is None:
             raise InvalidRequest("--serves needs --editions, the folder that says what is in force")
         return ModelSwitch(self.editions, self.serves, base=self.base)
+
+    def counter(self, memory: str) -> Hits | None:
+        """Return where answers from ``memory`` are counted; a memory on a server has no file to count beside."""
+        from corrigenda.memory.hits import Hits, beside
+
+        place = self.hits if self.hits is not None else beside(memory)
+        return Hits(place) if place is not None else None
+
+    def watched(self, store: Memory, served: str | None) -> dict[str, Any]:
+        """Return the gateway's options for printing: jobs, and looks at shadows.
+
+        Args:
+            store: The memory that is printed.
+            served: The local model behind the gateway, printed into where no base is named.
+
+        Raises:
+            InvalidRequest: There is no saying which model is printed into.
+        """
+        if self.editions is None:
+            return {}
+        from corrigenda.middleware.gateway.consolidating import LocalConsolidator
+        from corrigenda.middleware.gateway.shadowing import Shadowing
+
+        printed = self.base or served
+        if printed is None:
+            raise InvalidRequest("--editions in front of an upstream needs --base, the model that it serves")
+        return {
+            "consolidator": LocalConsolidator(store, printed, self.editions),
+            "shadowing": Shadowing(store, self.editions, printed, share=self.shadow_share),
+        }
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,8 @@ class Serving:
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(open_memory(Path(self.memory), follow=True))
             keys = stack.enter_context(contextlib.closing(open_keys(self.memory)))
-            gateway = self._gateway(store, keys=keys, spans=_spans(stack, self.spans), switch=self.printing.switch())
+            options = {"keys": keys, "spans": _spans(stack, self.spans), "switch": self.printing.switch()}
+            gateway = self._gateway(store, hits=self.printing.counter(self.memory), **options)
             self._greet(keys)
             more: dict[str, Any] = {}
             if self.logs != "off":
@@ -125,17 +161,11 @@ class Serving:
         """Put the gateway together in front of ``store``."""
         from corrigenda.memory.scope import Scope
         from corrigenda.middleware.gateway.app import Gateway
-        from corrigenda.middleware.gateway.consolidating import LocalConsolidator
         from corrigenda.middleware.strategies.base import create
 
-        behind, printing = self.behind, self.printing
+        behind = self.behind
         scope = Scope(store, threshold=behind.threshold)
-        options["settings"] = self.settings
-        if printing.editions is not None:
-            printed = printing.base or behind.model
-            if printed is None:
-                raise InvalidRequest("--editions in front of an upstream needs --base, the model that it serves")
-            options["consolidator"] = LocalConsolidator(store, printed, printing.editions)
+        options |= {"settings": self.settings, **self.printing.watched(store, behind.model)}
         if (name := behind.model) is None:
             chosen = create(behind.strategy) if behind.strategy is not None else None
             return Gateway(store, upstream=behind.upstream, strategy=chosen, scope=scope, **options)

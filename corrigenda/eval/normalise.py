@@ -12,6 +12,9 @@ mentions the target to deny it counts as right.
 
 **Unchanged**: the normalised answers before and after the edit are equal, over their whole length.
 
+**Begun alike**: their first words are. A small model's answer is a guess whose later words any change moves; the first
+is what an answer to a factual prompt consists of. Articles do not count as first words.
+
 **Normalised**: Unicode form NFKC, case-folded, white space collapsed; leading quotes, punctuation and one run of
 articles (*a*, *an*, *the*) taken off; trailing punctuation taken off. Accents and inner punctuation stay: "Cote
 d'Ivoire" does not match "Côte d'Ivoire"; an alias can allow it.
@@ -59,6 +62,11 @@ def mentions(answer: str, accepted: Iterable[str]) -> bool:
 def unchanged(before: str, after: str) -> bool:
     """Tell whether two answers are the same once normalised; two empty answers are."""
     return normalise(before) == normalise(after)
+
+
+def begun_alike(before: str, after: str) -> bool:
+    """Tell whether two answers begin with the same word once normalised; two empty answers do."""
+    return normalise(before).split()[:1] == normalise(after).split()[:1]
 
 
 def _begins(given: str, wanted: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from corrigenda.errors import CorrigendaError, InvalidRequest
+from corrigenda.memory.hits import Hits
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope as ScopeClassifier
 from corrigenda.middleware.briefing import Briefing
@@ -28,7 +29,9 @@ from corrigenda.middleware.gateway.metrics import CONTENT_TYPE, Metrics
 from corrigenda.middleware.gateway.proxy import Proxy
 from corrigenda.middleware.gateway.replies import send_json
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.shadowing import Alone, Shadowing, asking_here, asking_upstream
 from corrigenda.middleware.gateway.spans import Spans
+from corrigenda.middleware.gateway.switching import ModelSwitch
 from corrigenda.middleware.gateway.upstream import Upstream
 from corrigenda.middleware.gateway.watching import Watch
 from corrigenda.middleware.strategies.base import Strategy
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from corrigenda.middleware.generate import EditedModel
 
 log = logging.getLogger("corrigenda.gateway")
+
+HITS_SECONDS = 10.0
+"""How often counts of answers are written to their file."""
 
 
 class Gateway:
@@ -54,6 +60,8 @@ class Gateway:
         spans: Where OpenTelemetry's spans go; nowhere, by default.
         switch: Names the model that the upstream is asked for, see
             :class:`~corrigenda.middleware.gateway.switching.ModelSwitch`.
+        hits: Where to count how often each edit answers; nowhere, by default.
+        shadowing: Looks at what edited weights say alone; nobody, by default.
 
     Raises:
         InvalidRequest: Neither or both of upstream and model, or no URL.
@@ -72,6 +80,8 @@ class Gateway:
         consolidator: Consolidator | None = None,
         spans: Spans | None = None,
         switch: Callable[[bytes], bytes] | None = None,
+        hits: Hits | None = None,
+        shadowing: Shadowing | None = None,
     ) -> None:
         if (upstream is None) == (model is None):
             raise InvalidRequest("a gateway needs an upstream or a model, one of them")
@@ -79,10 +89,10 @@ class Gateway:
         self.settings = settings or Settings()
         self.keys = keys
         self.metrics = Metrics()
-        self.watch = Watch(self.metrics, spans)
+        self.watch = Watch(self.metrics, spans, hits)
         self.jobs = Jobs()
         self.consolidator = consolidator
-        self.switch = switch
+        self.switch, self.hits, self.shadowing = switch, hits, shadowing
         self.loop: asyncio.AbstractEventLoop | None = None
         self.access = Access(keys, self.settings)
         self.consulting = Consulting(
@@ -94,16 +104,26 @@ class Gateway:
         )
         self.upstream = Upstream(upstream, self.settings) if upstream is not None else None
         self.model = LocalModel(model) if model is not None else None
+        if shadowing is not None:
+            shadowing.alone = self._alone(shadowing)
         self.warm = False
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
+
+    def _alone(self, shadowing: Shadowing) -> Alone | None:
+        """Return how the edited weights are asked alone; ``None`` where nobody knows which those are."""
+        if self.model is not None:
+            return asking_here(self.model, shadowing.editions)
+        assert self.upstream is not None
+        return asking_upstream(self.upstream, self.switch.target) if isinstance(self.switch, ModelSwitch) else None
 
     def _routes(self) -> list[BaseRoute]:
         plane: ASGIApp
         if self.upstream is not None:
-            plane = Proxy(self.upstream, self.consulting, self.access, self.watch, self.settings, self.switch)
+            given = (self.upstream, self.consulting, self.access, self.watch, self.settings)
+            plane = Proxy(*given, self.switch, self.shadowing)
         else:
             assert self.model is not None
-            plane = LocalPlane(self.model, self.access, self.watch, self.settings)
+            plane = LocalPlane(self.model, self.access, self.watch, self.settings, self.shadowing)
         return [
             _mount("/v1", plane),
             _mount("/admin/v1", AdminApi(self)),
@@ -119,6 +139,7 @@ class Gateway:
         if self.upstream is not None:
             await self.upstream.start()
         self.consulting.start(self.settings.refresh_seconds)
+        counting = asyncio.create_task(self._write_hits())
         try:
             await self.consulting.warm()
             self.warm = True
@@ -127,12 +148,22 @@ class Gateway:
         try:
             yield
         finally:
+            counting.cancel()
+            if self.shadowing is not None:
+                await self.shadowing.close()
+            if self.hits is not None:
+                await asyncio.to_thread(self.hits.flush)
             await asyncio.to_thread(self.jobs.close)
             await self.consulting.close()
             if self.upstream is not None:
                 await self.upstream.close()
             if self.model is not None:
                 self.model.close()
+
+    async def _write_hits(self) -> None:
+        while self.hits is not None:
+            await asyncio.sleep(HITS_SECONDS)
+            await asyncio.to_thread(self.hits.flush)
 
     async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": "ok"})

@@ -21,6 +21,7 @@ from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
 from corrigenda.middleware.gateway.proxy import ENDPOINTS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.shadowing import Shadowing
 from corrigenda.middleware.gateway.watching import Seen, Watch
 from corrigenda.middleware.wire import Endpoint, asked
 
@@ -77,6 +78,12 @@ class LocalModel:
     def ask_now(self, edited: EditedModel, chat: Chat, options: Mapping[str, Any], *, bare: bool) -> Said:
         """Return the whole answer of ``edited``, waiting for it in this thread; ``bare`` leaves the edits out."""
         return self.pool.submit(self._answer, edited, chat, dict(options), bare).result()
+
+    async def alone(self, chat: Chat, tokens: int) -> str:
+        """Return what the weights say without the edits, greedily."""
+        loop = asyncio.get_running_loop()
+        said = await loop.run_in_executor(self.pool, self._answer, self.edited, chat, {"max_new_tokens": tokens}, True)
+        return said.text
 
     def _answer(self, edited: EditedModel, chat: Chat, options: dict[str, Any], bare: bool) -> Said:
         if bare:
@@ -141,10 +148,19 @@ class LocalPlane:
         access: Who may ask, and about which namespace.
         watch: Who is told what became of each request.
         settings: Limits.
+        shadowing: Told what shadows have answered; nobody, by default.
     """
 
-    def __init__(self, model: LocalModel, access: Access, watch: Watch, settings: Settings) -> None:
+    def __init__(
+        self,
+        model: LocalModel,
+        access: Access,
+        watch: Watch,
+        settings: Settings,
+        shadowing: Shadowing | None = None,
+    ) -> None:
         self.model, self.access, self.watch, self.settings = model, access, watch, settings
+        self.shadowing = shadowing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -201,10 +217,16 @@ class LocalPlane:
             if self.settings.trace_body and not said.trace.untouched:
                 row["corrigenda"] = said.trace.to_dict()
             await send_json(send, 200, row, () if said.trace.untouched else (trace_header(said.trace),))
+            self._shadow(endpoint, data, seen)
             return
         usage = isinstance(body.get("stream_options"), dict) and bool(body["stream_options"].get("include_usage"))
         with self.watch.spans.part("model"):
             await self._stream(form, chat, options, usage, seen, receive, send)
+        self._shadow(endpoint, data, seen)
+
+    def _shadow(self, endpoint: Endpoint, data: bytes, seen: Seen) -> None:
+        if self.shadowing is not None:
+            self.shadowing.note(endpoint, data, seen.trace)
 
     async def _stream(
         self,

@@ -22,6 +22,7 @@ from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
 from corrigenda.middleware.gateway.metrics import Outcome
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.middleware.gateway.shadowing import Shadowing
 from corrigenda.middleware.gateway.upstream import Upstream
 from corrigenda.middleware.gateway.watching import Seen, Watch
 from corrigenda.middleware.wire import Endpoint, asked, revised
@@ -65,6 +66,7 @@ class Proxy:
         watch: Who is told what became of each request.
         settings: Limits.
         switch: Names the model that the upstream is asked for; as the client did, by default.
+        shadowing: Told what shadows have answered; nobody, by default.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class Proxy:
         watch: Watch,
         settings: Settings,
         switch: Callable[[bytes], bytes] | None = None,
+        shadowing: Shadowing | None = None,
     ) -> None:
         self.upstream, self.consulting, self.access = upstream, consulting, access
         self.watch, self.settings = watch, settings
         self.switch = switch or (lambda data: data)
+        self.shadowing = shadowing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -106,8 +110,10 @@ class Proxy:
             extra = () if verdict.trace is None else (trace_header(verdict.trace),)
             amend = self._with_trace(verdict.trace) if self.settings.trace_body and verdict.trace is not None else None
             with self.watch.spans.part("upstream"):
-                data = self.switch(verdict.data)
-                seen.status = await self.upstream.forward(scope, receive, send, data, extra=extra, amend=amend)
+                sent = self.switch(verdict.data)
+                seen.status = await self.upstream.forward(scope, receive, send, sent, extra=extra, amend=amend)
+            if self.shadowing is not None and seen.status == 200:
+                self.shadowing.note(endpoint, data, verdict.trace)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         seen.outcome = "passed"

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import Scope
 
 from corrigenda.chat import Trace
+from corrigenda.memory.hits import Hits
 from corrigenda.middleware.gateway.activity import Activity
 from corrigenda.middleware.gateway.logs import FIELDS
 from corrigenda.middleware.gateway.metrics import Metrics, Outcome
@@ -52,10 +53,11 @@ class Watch:
     Args:
         metrics: Where to count.
         spans: Where to send spans; nowhere, by default.
+        hits: Where to count how often each edit answered; nowhere, by default.
     """
 
-    def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: Metrics, spans: Spans | None = None, hits: Hits | None = None) -> None:
+        self.metrics, self.hits = metrics, hits
         self.spans = spans or Spans()
         self.activity = Activity()
 
@@ -78,6 +80,8 @@ class Watch:
         fired = seen.trace.fired if seen.trace is not None else ()
         if fired:
             self.metrics.fired.inc(len(fired))
+            if self.hits is not None:
+                self.hits.note(hit.edit_id for hit in fired)
         if seen.departed is not None:
             self.metrics.overhead.labels(seen.outcome).observe(seen.departed - seen.began)
         if seen.namespace:

@@ -7,6 +7,7 @@
       lock                    held by the one job that may work on this model
       current.json            what is in force; replaced atomically, and the only thing that ever is
       targets/                value targets by content, for jobs that ask for the same; may be deleted
+      answers/                what the edition printed on says to a gate's questions, by content; likewise
       jobs/ID/                the plan of a job and all it has worked out
       promotions/NAME/        what a promotion printed: updates, edits, scores; never changed
       editions/NAME/          what servers load: checkpoint, adapter or delta, manifest, card; never changed

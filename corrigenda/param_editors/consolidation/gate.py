@@ -1,14 +1,22 @@
 """The gate: what is asked before and after printing, and how much may change.
 
-===============  ======================================================  ============================================
-figure           its value                                               where the questions come from
-===============  ======================================================  ============================================
-``edits``        share of the edits whose own prompt gets the target     the edits; one that fails is dropped
-``paraphrases``  share of other wordings that get the target             the edits, and cases about them
-``neighbours``   share of answers out of scope that are as before        cases about the edits; else the built-in set
-``portability``  share of consequences that get their answer             cases about the edits
-others           accuracy                                                tasks: PIQA, GLUE's, the user's own
-===============  ======================================================  ============================================
+====================  ==================================================  ============================================
+figure                its value                                           where the questions come from
+====================  ==================================================  ============================================
+``edits``             share of the edits whose own prompt gets the        the edits; one that fails is dropped
+                      target
+``paraphrases``       share of other wordings that get the target         the edits, and cases about them
+``neighbours``        share of answers out of scope that begin with the   cases about the edits, those among them that
+                      same word as before                                 are dropped too; else the built-in set
+``neighbours_exact``  share of these answers that are as before, word     the same
+                      for word
+``portability``       share of consequences that get their answer         cases about the edits
+others                accuracy                                            tasks: PIQA, GLUE's, the user's own
+====================  ==================================================  ============================================
+
+``neighbours`` is locality as papers on editors score it: the answer to a factual prompt is its first word or two, and
+what a greedy continuation says after it is no claim about the fact. ``neighbours_exact`` is the sterner of the two, for
+models that know what they say; of a small model's guesses it fails many whose answer is still the same.
 """
 
 from __future__ import annotations
@@ -26,7 +34,7 @@ from corrigenda.eval import gate as thresholds
 from corrigenda.eval.case import Case, Claims, Probe
 from corrigenda.eval.datasets import BUILTIN, load
 from corrigenda.eval.datasets.tasks import Task, load_task
-from corrigenda.eval.normalise import matches, unchanged
+from corrigenda.eval.normalise import begun_alike, matches, unchanged
 from corrigenda.param_editors.consolidation.notebook import content_key
 from corrigenda.param_editors.consolidation.questions import Answer, Question
 
@@ -35,6 +43,8 @@ if TYPE_CHECKING:
 
 CHECKS = ("edits", "neighbours", "paraphrases", "portability")
 """What is asked about edits, in the order in which it is asked; tasks come after, for they cost most."""
+EXACT = "neighbours_exact"
+"""A second figure of the same answers."""
 
 _ROLES = {"generalization": "paraphrases", "locality": "neighbours", "portability": "portability"}
 
@@ -101,7 +111,7 @@ class Item:
     Attributes:
         check: Which figure.
         question: What is asked.
-        right: Accepted answers, or the place of the right option; ``None`` where the answer must be as before.
+        right: Accepted answers, or the place of the right option; ``None`` where the answer must begin as before.
         edit: Whom it is about, if anyone.
     """
 
@@ -111,9 +121,9 @@ class Item:
     edit: EditId | None = None
 
     def value(self, before: Answer, after: Answer) -> float:
-        """Judge an answer: 1 for right, or as before where that is what counts; 0 otherwise."""
+        """Judge an answer: 1 for right, or begun as before where that is what counts; 0 otherwise."""
         if self.right is None:
-            return float(unchanged(str(before), str(after)))
+            return float(begun_alike(str(before), str(after)))
         if isinstance(self.right, int):
             return float(after == self.right)
         return float(matches(str(after), self.right))
@@ -154,7 +164,7 @@ class Gate:
             self.items += _choices(load_task(source), plan.task_limit)
         asked = dict.fromkeys(item.check for item in self.items)
         self.checks = [*(name for name in CHECKS if name in asked), *(name for name in asked if name not in CHECKS)]
-        if unknown := sorted({*plan.minimums, *plan.max_drops} - {*self.checks, *CHECKS}):
+        if unknown := sorted({*plan.minimums, *plan.max_drops} - {*self.checks, *CHECKS, EXACT}):
             raise InvalidParams(
                 f"there is a threshold for {unknown[0]!r}, but no questions",
                 remedy=f"Asked: {', '.join(self.checks)}. Give the task's file as well.",
@@ -171,13 +181,17 @@ class Gate:
             n for n, item in enumerate(self.items) if item.check == check and (item.edit is None or item.edit in ids)
         ]
 
-    def figure(
+    def figures(
         self, check: str, places: Sequence[int], before: Sequence[Answer], after: Mapping[int, Answer]
-    ) -> Figure:
-        """Return the figure of ``check`` over the items at ``places``."""
+    ) -> list[Figure]:
+        """Return the figures of ``check`` over the items at ``places``: one, of neighbours two."""
         was = fmean(self.items[place].value(before[place], before[place]) for place in places)
         now = fmean(self.items[place].value(before[place], after[place]) for place in places)
-        return Figure(check, was, now, len(places))
+        found = [Figure(check, was, now, len(places))]
+        if check == "neighbours":
+            exact = fmean(unchanged(str(before[place]), str(after[place])) for place in places)
+            found.append(Figure(EXACT, 1.0, exact, len(places)))
+        return found
 
     def faults(self, figures: Sequence[Figure]) -> list[str]:
         """Return the thresholds that ``figures`` miss, in words. Figures that were not taken miss nothing."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from corrigenda.param_editors.update import Consolidation
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
+BEFORE = "before"
 QUESTIONS = 64
 """Questions of one task and checkpoint."""
 COLLAPSED = 0.5
@@ -150,7 +151,7 @@ class _Job:
         self.plan, self.editions, self.lm, self.engine, self.say = plan, editions, lm, engine, say
         self.folder = editions.jobs / plan.id
         self.notes = Notebook(self.folder / "notes")
-        self.targets = Notebook(editions.folder / "targets")
+        self.targets, self.answers = Notebook(editions.folder / "targets"), Notebook(editions.folder / "answers")
         self.params = plan.editor_params()
         self.stats: Any = None
         self.contexts: Contexts = ()
@@ -179,7 +180,7 @@ class _Job:
             self.contexts = tuple(tuple(group) for group in drawn)
         self.gate = Gate(self.plan.gate, self.plan.edits, self.lm)
         every = range(len(self.gate.items))
-        before = self._timed("before", lambda: self._ask("before", list(every)))
+        before = self._timed("before", lambda: self._ask(BEFORE, list(every)))
         self.before = [before[place] for place in every]
         dropped: dict[EditId, str] = {}
         trials = 0
@@ -219,7 +220,9 @@ class _Job:
             self.say(f"batch {number}: {len(edits)} edits tried, {_in_words(row)}", 1, 1)
             return Trial(row["failed"], tuple(row["faults"]))
 
-        admission = admit(batch, attempt, suspicion=known.suspicion)
+        admission = admit(
+            batch, attempt, suspicion=known.suspicion, most=self.plan.trials, tolerance=self.plan.tolerance
+        )
         if admission.kept:
             self.last_row = accepted[frozenset(edit.id for edit in admission.kept)]
         return admission
@@ -251,13 +254,14 @@ class _Job:
             if not places:
                 continue
             after = self._ask(f"{name}-{check}", places)
-            figures.append(self.gate.figure(check, places, self.before, after))
+            taken = self.gate.figures(check, places, self.before, after)
+            figures += taken
             if check == "edits":
                 failed = self.gate.failed(self.before, after)
                 if len(own) > 1 and len(own & failed.keys()) > COLLAPSED * len(own):
                     faults.append(f"{len(own & failed.keys())} of {len(own)} edits do not hold together")
             else:
-                faults += self.gate.faults(figures[-1:])
+                faults += self.gate.faults(taken)
         return {
             "failed": {i: why for i, why in failed.items() if i in own},
             "lost": {i: why for i, why in failed.items() if i not in own},
@@ -331,16 +335,22 @@ class _Job:
         """Return the answers to the items at ``places``, by place."""
         order = sorted(places, key=lambda place: len(self.gate.items[place].question.prompt))
         parts = pieces_of(order, QUESTIONS)
-        noted = {n: f"{name}-{n}" for n in range(len(parts))}
-        missing = [n for n in noted if not (self.notes.folder / f"{noted[n]}.json").is_file()]
+        # What is said before does not depend on the plan: another one with the same questions finds it.
+        notes = self.answers if name == BEFORE else self.notes
+        noted = {n: self._before_name(part) if name == BEFORE else f"{name}-{n}" for n, part in enumerate(parts)}
+        missing = [n for n in noted if not (notes.folder / f"{noted[n]}.json").is_file()]
         questions = [[self.gate.items[place].question for place in parts[n]] for n in missing]
         for count, (n, answers) in enumerate(self.engine.run(answer_task, questions, self._changed()), 1):
-            self.notes.value(noted[missing[n]], lambda answers=answers: answers)  # type: ignore[misc]
+            notes.value(noted[missing[n]], lambda answers=answers: answers)  # type: ignore[misc]
             self.say(name.partition("-after-")[0] + " questions", len(parts) - len(missing) + count, len(parts))
         found: dict[int, Answer] = {}
         for n, part in enumerate(parts):
-            found |= dict(zip(part, self.notes.value(noted[n], list), strict=True))
+            found |= dict(zip(part, notes.value(noted[n], list), strict=True))
         return found
+
+    def _before_name(self, places: Sequence[int]) -> str:
+        asked = [asdict(self.gate.items[place].question) for place in places]
+        return content_key(self.plan.fingerprint, list(self.plan.onto), asked)
 
     def _statistics(self) -> Any:
         return moments_for(self.plan.statistics, self.lm, self.params.layers, self.engine, say=self.say)

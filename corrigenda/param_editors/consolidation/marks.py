@@ -45,7 +45,7 @@ def shadow(memory: Memory, edits: Iterable[Edit], promotion: str) -> int:
             events.append(Event("amended", marked, replaces=edit.id, author=AUTHOR, reason=reason))
         return Plan(events)
 
-    return len(memory._replica.write(decide).events)
+    return len(memory.replica.write(decide).events)
 
 
 def retire(memory: Memory, ids: Iterable[EditId], promotion: str) -> list[EditId]:
@@ -62,7 +62,7 @@ def retire(memory: Memory, ids: Iterable[EditId], promotion: str) -> list[EditId
             ]
         )
 
-    return [event.edit.id for event in memory._replica.write(decide).events]
+    return [event.edit.id for event in memory.replica.write(decide).events]
 
 
 def take_back(memory: Memory, promotion: str) -> int:
@@ -82,7 +82,7 @@ def take_back(memory: Memory, promotion: str) -> int:
             events.append(Event("restored", without(edit, promotion), author=AUTHOR, reason=reason))
         return Plan(events)
 
-    return len(memory._replica.write(decide).events)
+    return len(memory.replica.write(decide).events)
 
 
 def back_on_probation(memory: Memory, promotion: str) -> int:
@@ -93,7 +93,7 @@ def back_on_probation(memory: Memory, promotion: str) -> int:
         edits = retired(memory, state, promotion)
         return Plan([Event("restored", edit, author=AUTHOR, reason=reason) for edit in edits])
 
-    return len(memory._replica.write(decide).events)
+    return len(memory.replica.write(decide).events)
 
 
 def without(edit: Edit, promotion: str) -> Edit:
@@ -104,8 +104,8 @@ def without(edit: Edit, promotion: str) -> Edit:
 def shadows(memory: Memory, promotion: str) -> list[Edit]:
     """Return the live edits that ``promotion`` printed."""
     memory.refresh()
-    with memory._replica.lock:
-        return [edit for edit in memory._replica.state.live.values() if promotion in editions_of(edit)]
+    with memory.replica.lock:
+        return [edit for edit in memory.replica.state.live.values() if promotion in editions_of(edit)]
 
 
 def retired(memory: Memory, state: State, promotion: str) -> list[Edit]:
@@ -114,7 +114,7 @@ def retired(memory: Memory, state: State, promotion: str) -> list[Edit]:
     if not candidates:
         return []
     last: dict[EditId, Event] = {}
-    for event in memory._replica.store.read(about=[edit.id for edit in candidates]):
+    for event in memory.replica.store.read(about=[edit.id for edit in candidates]):
         if event.edit.id != event.replaces and event.replaces is not None:
             last[event.replaces] = event
         last[event.edit.id] = event

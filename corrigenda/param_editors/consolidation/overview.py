@@ -48,8 +48,8 @@ def _in_memory(editions: Editions, memory: Memory) -> dict[str, Any]:
     shadows = retired = 0
     warnings = []
     for name in editions.current().promotions:
-        with memory._replica.lock:
-            gone = {edit.id for edit in marks.retired(memory, memory._replica.state, name)}
+        with memory.replica.lock:
+            gone = {edit.id for edit in marks.retired(memory, memory.replica.state, name)}
         here = {edit.id for edit in marks.shadows(memory, name)}
         shadows, retired = shadows + len(here), retired + len(gone)
         for row in editions.promotion(name)["edits"]:

@@ -20,9 +20,9 @@ from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
 from corrigenda.param_editors.consolidation.marks import bare
 from corrigenda.param_editors.consolidation.notebook import content_key
-from corrigenda.param_editors.consolidation.selection import Selection, choose, locatable
+from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, locatable
 from corrigenda.param_editors.editor import editor, editors
-from corrigenda.param_editors.params import EditorParams, require_whole
+from corrigenda.param_editors.params import EditorParams, require, require_whole
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -33,6 +33,8 @@ FEW = 3
 """Up to so many edits, r-ROME is the default: one edit at a time is what it is best at."""
 BATCH = 200
 """Edits that are printed together by default."""
+TRIALS = 40
+"""Trials of a batch at most: enough to find two bad edits among hundreds."""
 PIECE = 8
 """Edits of one task of an engine, and of one checkpoint: about half a minute on one core of a small machine."""
 
@@ -52,6 +54,9 @@ class Plan:
         statistics: Second moments: ``{"from": "cache"}``, ``{"corpus": file}`` or ``{"from_model": tokens}``.
         batch_size: Edits that are printed together, 1 and more.
         piece: Edits of one task and checkpoint, 1 and more.
+        trials: Most trials of a batch, 1 and more, see :func:`corrigenda.param_editors.consolidation.admission.admit`.
+        tolerance: Share of the edits that may go into the weights without answering alone, 0…1. They are promoted with
+            the others, but stay shadows: the memory answers for them until the weights do.
         seed: Of everything that is drawn.
         selection: What the edits were chosen by, for the record.
         left_out: Edits that were asked for and cannot be printed, with the reason; for the record.
@@ -68,6 +73,8 @@ class Plan:
     statistics: Mapping[str, Any] = field(default_factory=lambda: {"from": "cache"})
     batch_size: int = BATCH
     piece: int = PIECE
+    trials: int = TRIALS
+    tolerance: float = 0.0
     seed: int = 0
     selection: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[EditId, str] = field(default_factory=dict)
@@ -76,7 +83,9 @@ class Plan:
     def __post_init__(self) -> None:
         require_whole(self, "batch_size", least=1)
         require_whole(self, "piece", least=1)
+        require_whole(self, "trials", least=1)
         require_whole(self, "seed", least=0)
+        require(self, "tolerance", least=0)
         if not self.edits:
             raise InvalidRequest("a plan without edits", remedy="Select some; nothing is printed otherwise.")
         if len({edit.id for edit in self.edits}) < len(self.edits):
@@ -205,29 +214,17 @@ def make_plan(
         InvalidParams: No preset, or values that the editor refuses.
     """
     wanted = selection or Selection()
-    chosen = choose(memory, wanted, hits=hits)
-    name = method or default_editor(len(chosen.edits), lm)
-    left_out, edits = dict(chosen.left_out), chosen.edits
-    if editor(name).needs_statistics:
-        fit = locatable(lm, edits)
-        edits, left_out = fit.edits, left_out | fit.left_out
-    if not edits:
-        reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
-        raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
-    changes = dict(params or {}) | ({"layers": list(layers)} if layers else {})
-    kind = editor(name).params_type
-    full = kind.from_dict(changes) if "layers" in changes and not _has_preset(name, lm) else kind.preset(name, lm)
-    if changes:
-        full = full.replace(**changes)
+    name, chosen = _printable(choose(memory, wanted, hits=hits), method, lm)
+    full = _params(name, lm, dict(params or {}) | ({"layers": list(layers)} if layers else {}))
     return Plan(
         model=source,
         fingerprint=lm.fingerprint,
         onto=Editions.of(home, source, lm.fingerprint).current().promotions,
-        edits=tuple(bare(edit) for edit in edits),
+        edits=tuple(bare(edit) for edit in chosen.edits),
         editor=name,
         params=json.loads(json.dumps(full.to_dict())),
         selection=wanted.to_dict(),
-        left_out=left_out,
+        left_out=chosen.left_out,
         memory=where,
         **settings,
     )
@@ -246,6 +243,26 @@ def require_current(plan: Plan, editions: Editions) -> None:
             f"{' + '.join(now) or 'the base model'}",
             remedy="Make a new plan.",
         )
+
+
+def _printable(chosen: Chosen, method: str | None, lm: LanguageModel) -> tuple[str, Chosen]:
+    """Return the editor, and what of ``chosen`` it can print. Raises :class:`NothingToPrint`."""
+    name = method or default_editor(len(chosen.edits), lm)
+    left_out, edits = dict(chosen.left_out), chosen.edits
+    if editor(name).needs_statistics:
+        fit = locatable(lm, edits)
+        edits, left_out = fit.edits, left_out | fit.left_out
+    if not edits:
+        reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
+        raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")
+    return name, Chosen(edits, left_out)
+
+
+def _params(name: str, lm: LanguageModel, changes: Mapping[str, Any]) -> EditorParams:
+    """Return the preset's hyper-parameters with ``changes``; where there is no preset, these have to do."""
+    kind = editor(name).params_type
+    full = kind.from_dict(changes) if "layers" in changes and not _has_preset(name, lm) else kind.preset(name, lm)
+    return full.replace(**changes) if changes else full
 
 
 def _has_preset(name: str, lm: LanguageModel) -> bool:

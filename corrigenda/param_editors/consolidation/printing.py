@@ -92,9 +92,15 @@ class Known:
         )
 
     def suspicion(self, edit: Edit) -> float:
-        """Tell how hard an edit was to aim at: what is left of its target's improbability, in nats a token."""
+        """Tell how much an edit asks for: ‖δ‖/‖v₀‖ of its last shift.
+
+        Long shifts move neighbours; a target that could not be reached has the longest that the clamp allows.
+        """
         row = self._rows.get(edit.id)
-        return 0.0 if row is None else float(row["loss"])
+        if row is None:
+            return 0.0
+        last = max(int(name.removeprefix("shift-")) for name in row if name.startswith("shift-"))
+        return float(row[f"shift-{last}"].norm() / row[f"base-{last}"].norm().clamp(min=1e-9))
 
 
 KeysOf = Callable[[Sequence[Edit], "Contexts", int], torch.Tensor]

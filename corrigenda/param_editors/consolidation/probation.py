@@ -4,7 +4,7 @@ Every time a shadow fires on live traffic, the edited model can be asked the sam
 says is noted, and an edit has served its probation when it was right often enough, for long enough::
 
     probation = Probation(editions, memory)
-    probation.observe(lm, reply.trace.query, fired)      # in a server, for some share of the requests
+    probation.observe(lm, prompt, fired)                 # on live traffic, for some share of the requests
     probation.check(lm)                                  # or: ask the edits' own prompts and paraphrases now
     probation.retire()
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.errors import InvalidRequest
-from corrigenda.eval.normalise import matches
+from corrigenda.eval.normalise import matches, mentions
 from corrigenda.lm.scoring import greedy
 from corrigenda.param_editors.consolidation import marks
 from corrigenda.param_editors.consolidation.editions import Editions
@@ -105,12 +105,29 @@ class Probation:
         Returns:
             For each shadow that was looked at, whether the model was right.
         """
-        ids = list(fired)
-        shadows = self.shadows()
-        if len(ids) != 1 or EditId(ids[0]) not in shadows:
+        found = self._shadow(fired)
+        return {} if found is None else self._look(lm, [(*found, prompt)])
+
+    def note(self, said: str, fired: Iterable[str], *, talk: bool = False) -> dict[EditId, bool]:
+        """Note what the edited model said alone, where somebody else asked it; as :meth:`observe` otherwise.
+
+        Args:
+            said: Its answer.
+            fired: Ids of the edits that the memory brought in.
+            talk: Whether it was asked in a conversation: then the target may stand anywhere in the answer.
+        """
+        found = self._shadow(fired)
+        if found is None:
             return {}
-        edit, promotion = shadows[EditId(ids[0])]
-        return self._look(lm, [(edit, promotion, prompt)])
+        edit, promotion = found
+        right = (mentions if talk else matches)(said, (edit.target, *edit.target_aliases))
+        self._note([self._row(edit, promotion, right)])
+        return {edit.id: right}
+
+    def _shadow(self, fired: Iterable[str]) -> tuple[Edit, str] | None:
+        """Return the shadow that fired alone, with its promotion."""
+        ids = list(fired)
+        return self.shadows().get(EditId(ids[0])) if len(ids) == 1 else None
 
     def check(self, lm: LanguageModel) -> dict[EditId, bool]:
         """Ask the edited model every shadow's own prompt and paraphrases, alone; tell which had all right."""
@@ -150,15 +167,18 @@ class Probation:
         if not asked:
             return {}
         answers = greedy(lm, [prompt for _, _, prompt in asked], max_new_tokens=TOKENS)
-        edition = self.editions.current().edition
         verdicts: dict[EditId, bool] = {}
         rows = []
         for (edit, promotion, _), answer in zip(asked, answers, strict=True):
             right = matches(answer, (edit.target, *edit.target_aliases))
             verdicts[edit.id] = verdicts.get(edit.id, True) and right
-            rows.append({"edit": edit.id, "promotion": promotion, "edition": edition, "right": right})
+            rows.append(self._row(edit, promotion, right))
         self._note(rows)
         return verdicts
+
+    def _row(self, edit: Edit, promotion: str, right: bool) -> dict[str, Any]:
+        edition = self.editions.current().edition
+        return {"edit": edit.id, "promotion": promotion, "edition": edition, "right": right}
 
     def _note(self, rows: Sequence[dict[str, Any]]) -> None:
         when = datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import ALWAYS, Edit, EditId
@@ -75,7 +73,7 @@ def choose(
     Args:
         memory: Whose edits.
         selection: What is asked of them.
-        hits: How often each fired, by id; see :func:`read_hits`.
+        hits: How often each fired, by id; see :func:`corrigenda.memory.hits.read_hits`.
         now: To count ages from.
 
     Raises:
@@ -84,11 +82,12 @@ def choose(
     """
     if selection.min_hits and hits is None:
         raise InvalidRequest(
-            "the selection asks for hits, and none were given", remedy="Give the file that counts them: --hits FILE."
+            "the selection asks for hits, and none were counted",
+            remedy="'corrigenda serve' counts them beside the memory; or give a file: --hits FILE.",
         )
     moment = now or datetime.now(UTC)
     fired = Counter(hits or {})
-    live_since = _live_since(memory._replica.store.read())
+    live_since = _live_since(memory.replica.store.read())
     wanted = {memory.get(name).id for name in selection.ids}
     asked = [
         edit
@@ -120,23 +119,6 @@ def locatable(lm: LanguageModel, edits: Sequence[Edit]) -> Chosen:
         except CorrigendaError as error:
             left_out[edit.id] = error.message
     return Chosen(tuple(good), left_out)
-
-
-def read_hits(path: Path) -> dict[str, int]:
-    """Read how often edits fired: a JSON object of id → count, or a line for each time one did, beginning with its id.
-
-    Raises:
-        InvalidRequest: Neither.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.lstrip().startswith("{"):
-            return {str(edit_id): int(count) for edit_id, count in json.loads(text).items()}
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read: {error}", remedy='Write {"e…": 12, …}, or an id a line.'
-        ) from None
-    return dict(Counter(line.split()[0] for line in text.splitlines() if line.strip()))
 
 
 def _live_since(events: Iterable[Event]) -> dict[EditId, datetime]:

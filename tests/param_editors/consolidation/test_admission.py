@@ -80,3 +80,30 @@ def test_nothing_passes_when_everything_wrecks():
     assert found.kept == ()
     assert len(found.dropped) == 8
     assert admit([], trials()).kept == ()
+
+
+def test_where_all_do_a_little_harm_the_largest_set_that_passed_stands():
+    def attempt(edits):
+        return Trial({}, ("neighbours fell",)) if len(edits) > 40 else Trial()
+
+    found = admit(EDITS, attempt, most=6)
+    assert (places(found), found.trials) == (list(range(40)), 6)
+    assert set(found.dropped) == {one.id for one in EDITS[40:]}
+    assert all("6 trials" in why or "fell" in why for why in found.dropped.values())
+    nothing = admit(EDITS, attempt, most=1)
+    assert (nothing.kept, len(nothing.dropped)) == ((), 64)
+
+
+def test_some_may_fail_where_that_is_tolerated():
+    found = admit(EDITS, trials(weak={3, 40}), tolerance=0.05)
+    assert (len(found.kept), found.trials, found.dropped) == (64, 1, {})
+    assert admit(EDITS, trials(weak={3, 40}), tolerance=0.01).trials == 2
+
+
+def test_of_a_set_that_fails_as_a_whole_those_that_held_are_tried_first():
+    def attempt(edits):
+        failed = {one.id: "no" for one in edits if PLACE[one.id] % 2}
+        return Trial(failed, ("neighbours fell",) if len(failed) > 4 else ())
+
+    found = admit(EDITS, attempt, most=2)
+    assert (places(found), found.trials) == (list(range(0, 64, 2)), 2)
