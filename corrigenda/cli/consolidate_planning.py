@@ -60,9 +60,10 @@ def plan(
     from corrigenda.param_editors.consolidation.plan import make_plan
     from corrigenda.param_editors.consolidation.selection import Selection
 
-    settings: dict[str, Any] = {"statistics": o.statistics_from(corpus, from_model), "batch_size": batch_size, "seed": seed}
+    settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "where": str(memory)}
     settings |= {"method": method, "params": o.json_object(params), "layers": o.layers_of(layers)}
-    settings |= {"gate": o.gate_of(minimum, max_drop, cases, task, gate_limit), "where": str(memory)}
+    settings |= {"gate": o.gate_of(minimum, max_drop, cases, task, gate_limit)}
+    settings["statistics"] = o.statistics_from(corpus, from_model)
     settings["hits"] = o.counted(hits, memory)
     settings["selection"] = Selection(namespace, tuple(edit or ()), tuple(tag or ()), min_age, min_hits, limit)
     lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
