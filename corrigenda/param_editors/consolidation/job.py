@@ -218,7 +218,7 @@ class _Job:
             row = self.notes.value(f"batch-{number}-trial-{key}", lambda: self._try(number, key, edits, made))
             accepted[frozenset(edit.id for edit in edits)] = row
             self.say(f"batch {number}: {len(edits)} edits tried, {_in_words(row)}", 1, 1)
-            return Trial(row["failed"], tuple(row["faults"]))
+            return Trial(row["failed"], tuple(row["faults"]), self.gate.share(row["figures"]) if row["faults"] else None)
 
         admission = admit(
             batch, attempt, suspicion=known.suspicion, most=self.plan.trials, tolerance=self.plan.tolerance
