@@ -22,7 +22,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from corrigenda.errors import ModelDamaged, UnsupportedArchitecture
 from corrigenda.lm.gguf_header import check_gguf
-from corrigenda.lm.packages import sync_folder
+from corrigenda.paths import sync
 
 _FORMAT = "1"
 """Raised when the layout of a converted copy changes: older copies are then made anew."""
@@ -95,7 +95,7 @@ def _keep(model: Any, tokenizer: Any, copy: Path) -> None:
                 os.fsync(stream.fileno())
         scratch.chmod(0o755)
         scratch.rename(copy)
-        sync_folder(copy.parent)
+        sync(copy.parent)
         for old in copy.parent.glob("converted-*"):
             if old != copy:
                 shutil.rmtree(old, ignore_errors=True)

@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import IO
 
 from corrigenda.errors import ModelDamaged, ModelError, StoreNotWritable, UnknownModel, UnknownName
-from corrigenda.paths import cache_dir
+from corrigenda.paths import cache_dir, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +189,10 @@ def write_atomically(source: IO[bytes], target: Path) -> None:
             os.fsync(sink.fileno())
         os.chmod(name, 0o644)
         os.replace(name, target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def sync_folder(path: Path) -> None:
-    """Make a rename inside ``path`` durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _writing:

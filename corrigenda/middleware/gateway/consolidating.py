@@ -16,6 +16,8 @@ from corrigenda.memory.memory import Memory
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.consolidation.editions import Editions
+    from corrigenda.param_editors.consolidation.job import Result
+    from corrigenda.param_editors.consolidation.plan import Plan
 
 _OPTIONS = frozenset({"params", "layers", "tags", "min_age_days", "limit", "seed", "kind", "gate"})
 _GATE = frozenset({"minimums", "max_drops", "limit"})
@@ -54,35 +56,16 @@ class LocalConsolidator:
         """
         from corrigenda.param_editors.consolidation import job
         from corrigenda.param_editors.consolidation.editions import Editions
-        from corrigenda.param_editors.consolidation.gate import GatePlan
-        from corrigenda.param_editors.consolidation.plan import make_plan
         from corrigenda.param_editors.consolidation.promotion import promote
-        from corrigenda.param_editors.consolidation.selection import Selection
 
         options = _checked(request.get("options", {}))
         kind = options.pop("kind", "checkpoint")
-        wanted = {name: options.pop(name) for name in ("tags", "min_age_days", "limit") if name in options}
-        if "tags" in wanted:
-            wanted["tags"] = tuple(wanted["tags"])
-        if "gate" in options:
-            options["gate"] = GatePlan(**options["gate"])
         say(f"loading {self.model}")
         lm = self._load()
-        selection = Selection(namespace=namespace, ids=tuple(request.get("edits", ())), **wanted)
-        plan = make_plan(
-            self.memory, lm, self.model, self.home, selection=selection, method=request.get("editor"), **options
-        )
+        plan = self._plan(namespace, request, options, lm)
         say(f"{len(plan.edits)} edits by {plan.editor}, {len(plan.left_out)} left out")
         result = job.run(plan, self.home, lm=lm, say=lambda stage, done, total: say(f"{stage}: {done} of {total}"))
-        report: dict[str, Any] = {
-            "job": result.job,
-            "editor": plan.editor,
-            "kept": list(result.kept),
-            "dropped": dict(result.dropped),
-            "left_out": dict(plan.left_out),
-            "figures": result.figures,
-            "faults": list(result.faults),
-        }
+        report = _report(plan, result)
         if not result.passed:
             return {**report, "promoted": None}
         say("promoting")
@@ -113,6 +96,21 @@ class LocalConsolidator:
         change = rollback(editions, run, self.memory, lm=self._load())
         return {"edition": change.edition, "promotions": list(change.promotions), "events": change.events}
 
+    def _plan(self, namespace: str, request: Mapping[str, Any], options: dict[str, Any], lm: LanguageModel) -> Plan:
+        """Return the plan that ``request`` asks for; ``options`` are checked."""
+        from corrigenda.param_editors.consolidation.gate import GatePlan
+        from corrigenda.param_editors.consolidation.plan import make_plan
+        from corrigenda.param_editors.consolidation.selection import Selection
+
+        wanted = {name: options.pop(name) for name in ("tags", "min_age_days", "limit") if name in options}
+        if "tags" in wanted:
+            wanted["tags"] = tuple(wanted["tags"])
+        if "gate" in options:
+            options["gate"] = GatePlan(**options["gate"])
+        selection = Selection(namespace=namespace, ids=tuple(request.get("edits", ())), **wanted)
+        method = request.get("editor")
+        return make_plan(self.memory, lm, self.model, self.home, selection=selection, method=method, **options)
+
     def _load(self) -> LanguageModel:
         from corrigenda.lm.loading import load
 
@@ -123,6 +121,19 @@ class LocalConsolidator:
 
         found = [one for one in Editions.all(self.home) if one.model == self.model]
         return found[0] if found else None
+
+
+def _report(plan: Plan, result: Result) -> dict[str, Any]:
+    """Return what is told of a job, promoted or not."""
+    return {
+        "job": result.job,
+        "editor": plan.editor,
+        "kept": list(result.kept),
+        "dropped": dict(result.dropped),
+        "left_out": dict(plan.left_out),
+        "figures": result.figures,
+        "faults": list(result.faults),
+    }
 
 
 def _checked(options: Any) -> dict[str, Any]:

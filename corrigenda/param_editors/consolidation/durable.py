@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from corrigenda.errors import InvalidRequest
 from corrigenda.memory.atomic import replacing
+from corrigenda.paths import sync
 
 _CHUNK = 1 << 20
 
@@ -21,7 +21,7 @@ def write_json(path: Path, value: Any) -> None:
     data = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).encode() + b"\n"
     with replacing(path) as file:
         file.write(data)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def read_json(path: Path) -> Any:
@@ -44,12 +44,12 @@ def publish_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(draft)
         for item in sorted(draft.rglob("*"), reverse=True):
-            _sync(item)
-        _sync(draft)
+            sync(item)
+        sync(draft)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def file_digests(folder: Path, *, without: str = "") -> dict[str, dict[str, Any]]:
@@ -69,16 +69,3 @@ def sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -88,6 +88,20 @@ class GatePlan:
         except EvaluationError as error:
             raise InvalidParams(error.message, remedy=error.remedy) from None
 
+    def share(self, figures: Mapping[str, Mapping[str, float]]) -> float | None:
+        """Return what the thresholds allow of the loss that there is, in the figure that misses most: 0…1.
+
+        ``None`` where none is missed, or the figure was never good enough: there is nothing to share out.
+
+        Args:
+            figures: Rows of :meth:`Figure.to_dict`, by name.
+        """
+        allowed = {name: figures[name]["before"] - least for name, least in self.minimums.items() if name in figures}
+        for name in self.max_drops.keys() & figures.keys():
+            allowed[name] = min(self.max_drops[name], allowed.get(name, 1.0))
+        lost = {name: figures[name]["before"] - figures[name]["after"] for name in allowed}
+        return min((allowed[name] / lost[name] for name in allowed if 0 <= allowed[name] < lost[name]), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_dict` is its inverse."""
         return {**dataclasses.asdict(self), "cases": list(self.cases), "tasks": list(self.tasks)}

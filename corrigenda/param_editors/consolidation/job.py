@@ -18,7 +18,7 @@ from corrigenda.errors import PlanOutdated, UnstableUpdate
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
 from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
-from corrigenda.param_editors.consolidation.durable import sha256, sync_folder, write_json
+from corrigenda.param_editors.consolidation.durable import sha256, write_json
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.engine import Engine, in_order, pieces_of, start_engine
 from corrigenda.param_editors.consolidation.gate import CHECKS, Figure, Gate
@@ -30,6 +30,7 @@ from corrigenda.param_editors.consolidation.questions import Answer, answer_task
 from corrigenda.param_editors.editor import Editor, editor
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
 from corrigenda.param_editors.update import Consolidation
+from corrigenda.paths import sync
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -218,7 +219,7 @@ class _Job:
             row = self.notes.value(f"batch-{number}-trial-{key}", lambda: self._try(number, key, edits, made))
             accepted[frozenset(edit.id for edit in edits)] = row
             self.say(f"batch {number}: {len(edits)} edits tried, {_in_words(row)}", 1, 1)
-            return Trial(row["failed"], tuple(row["faults"]))
+            return Trial(row["failed"], tuple(row["faults"]), self.plan.gate.share(row["figures"]))
 
         admission = admit(
             batch, attempt, suspicion=known.suspicion, most=self.plan.trials, tolerance=self.plan.tolerance
@@ -293,8 +294,8 @@ class _Job:
             else:
                 done = self._timed("print", lambda: self._print(self._made, edits))
             done.save(path)
-            sync_folder(path)
-            sync_folder(path.parent)
+            sync(path)
+            sync(path.parent)
         self.chain.append(done)
         self._touch(update.name for update in done.updates)
         return path.name, sha256(path)

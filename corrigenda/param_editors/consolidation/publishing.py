@@ -12,7 +12,8 @@ kind            what is in it                                           who load
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -61,29 +62,19 @@ def publish(
     checked_kind(kind)
 
     def fill(draft: Path) -> None:
-        inner = draft / "files"
         weights = _written(chain, lm)
-        if kind == "lora":
-            export_lora(chain, inner, base=base, max_rank=max_rank)
-        elif kind == "delta":
-            inner.mkdir()
-            export_delta(chain, inner / "delta.safetensors")
-        else:
-            with _printed(lm, weights):
-                export_checkpoint(lm, inner, chain=chain)
-        for path in list(inner.iterdir()):
-            path.rename(draft / path.name)
-        inner.rmdir()
+        with _unpacked(draft) as inner:
+            if kind == "lora":
+                export_lora(chain, inner, base=base, max_rank=max_rank)
+            elif kind == "delta":
+                inner.mkdir()
+                export_delta(chain, inner / "delta.safetensors")
+            else:
+                with _printed(lm, weights):
+                    export_checkpoint(lm, inner, chain=chain)
         (draft / "README.md").write_text(card(folder.name, kind, base, records), encoding="utf-8")
         manifest = {
-            "format": FORMAT,
-            "edition": folder.name,
-            "kind": kind,
-            "base": base,
-            "fingerprint": lm.fingerprint,
-            "promotions": [record["name"] for record in records],
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "corrigenda": version("corrigenda"),
+            **_origin(folder.name, kind, base, lm, records),
             "weights": {name: digest(weight) for name, weight in weights.items()},
             "files": file_digests(draft),
         }
@@ -152,12 +143,38 @@ def card(name: str, kind: str, base: str, records: Sequence[Mapping[str, Any]]) 
     return "\n".join(lines)
 
 
+def _origin(
+    edition: str, kind: Kind, base: str, lm: LanguageModel, records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the manifest's lines on what an edition is, and out of what it was made."""
+    return {
+        "format": FORMAT,
+        "edition": edition,
+        "kind": kind,
+        "base": base,
+        "fingerprint": lm.fingerprint,
+        "promotions": [record["name"] for record in records],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "corrigenda": version("corrigenda"),
+    }
+
+
 def _written(chain: Sequence[Consolidation], lm: LanguageModel) -> dict[str, Any]:
     """Return the weights that the chain changes, as they are with it."""
     names = {update.name for done in chain for update in done.updates}
     state = {name: weight.data for name, weight in lm.model.named_parameters() if name in names}
     apply_chain(chain, state)
     return state
+
+
+@contextmanager
+def _unpacked(draft: Path) -> Iterator[Path]:
+    """Give the name of a folder to be made, and move its files into ``draft``: exports want a folder of their own."""
+    inner = draft / "files"
+    yield inner
+    for path in list(inner.iterdir()):
+        path.rename(draft / path.name)
+    inner.rmdir()
 
 
 class _printed:

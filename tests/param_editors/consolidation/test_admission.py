@@ -107,3 +107,50 @@ def test_of_a_set_that_fails_as_a_whole_those_that_held_are_tried_first():
 
     found = admit(EDITS, attempt, most=2)
     assert (places(found), found.trials) == (list(range(0, 64, 2)), 2)
+
+
+def harmful(limit, *, share=True, seen=None):
+    """Every edit does the same harm, and ``limit`` of them are bearable together."""
+
+    def attempt(edits):
+        if seen is not None:
+            seen.append(len(edits))
+        if len(edits) <= limit:
+            return Trial()
+        return Trial({}, ("neighbours fell",), limit / len(edits) if share else None)
+
+    return attempt
+
+
+def test_where_harm_adds_up_the_set_is_cut_where_it_would_pass():
+    seen = []
+    found = admit(EDITS, harmful(24, seen=seen), most=3)
+    assert seen[:2] == [64, 22]
+    assert 22 <= len(found.kept) <= 24
+    blind = admit(EDITS, harmful(24, share=False), most=3)
+    assert len(blind.kept) < len(found.kept)
+
+
+def test_all_that_there_is_room_for_gets_in_given_trials_enough():
+    for limit in (1, 7, 24, 50, 63):
+        assert len(admit(EDITS, harmful(limit)).kept) == limit
+
+
+@pytest.mark.parametrize("bad", [0, 31, 63])
+def test_one_edit_that_does_all_the_harm_is_found_though_shares_mislead(bad):
+    def attempt(edits):
+        wrecked = EDITS[bad] in edits
+        return Trial({}, ("neighbours fell",), 0.2) if wrecked else Trial()
+
+    found = admit(EDITS, attempt)
+    assert places(found) == [n for n in range(64) if n != bad]
+    assert found.trials <= 30
+
+
+def test_those_that_held_are_first_also_where_there_is_not_room_for_all_of_them():
+    def attempt(edits):
+        failed = {one.id: "no" for one in edits if PLACE[one.id] % 2}
+        return Trial(failed, ("neighbours fell",), 20 / len(edits)) if len(edits) > 20 else Trial(failed)
+
+    found = admit(EDITS, attempt, most=2)
+    assert (places(found), found.trials) == (list(range(0, 36, 2)), 2)
