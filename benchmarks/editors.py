@@ -211,7 +211,8 @@ class Measurement:
     def _piqa(self, questions: list[dict[str, Any]]) -> float:
         prompts = [f"Question: {row['goal']}\nAnswer:" for row in questions for _ in range(2)]
         answers = [row[name] for row in questions for name in ("sol1", "sol2")]
-        scores = [score.log_prob for score in score_targets(self.lm, prompts, answers)]
+        with packed(self.lm.model):
+            scores = [score.log_prob for score in score_targets(self.lm, prompts, answers)]
         pairs = zip(scores[::2], scores[1::2], questions, strict=True)
         return round(fmean((second > first) == bool(int(row["label"])) for first, second, row in pairs), 4)
 

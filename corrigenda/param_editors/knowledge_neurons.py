@@ -20,6 +20,7 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, InvalidParams, UnsupportedArchitecture, about
+from corrigenda.lm.packed import packed
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.attribution import KnowledgeNeuron, attributions, refine
@@ -104,7 +105,7 @@ class KN:
             details = []
             for place, edit in enumerate(edits):
                 with about(edit):
-                    with draft.timed("attribution"):
+                    with draft.timed("attribution"), packed(lm.model, gradients=True):
                         old, neurons = find_neurons(anatomy, edit, chosen, beginnings)
                     self._write(anatomy, edit, old, neurons, chosen, draft)
                 details.append({"edit": edit.id, "neurons": [asdict(neuron) for neuron in neurons]})
