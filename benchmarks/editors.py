@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from corrigenda.edit import Edit
+from corrigenda.errors import InvalidEdit
 from corrigenda.eval.normalise import matches
 from corrigenda.lm.loading import LanguageModel, load
 from corrigenda.lm.packed import packed
@@ -124,9 +125,14 @@ class Measurement:
         for part in parts:
             if all(record["case_id"] in done for record in part):
                 continue
-            undo = self._make(part)
+            try:
+                undo = self._make(part)
+            except InvalidEdit as error:  # counts as an edit that changed nothing
+                print(f"refused: {error}", flush=True)
+                undo = None
             found = self._score(part)
-            undo.revert()
+            if undo is not None:
+                undo.revert()
             rows += found
             with journal.open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in found))
