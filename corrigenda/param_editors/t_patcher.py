@@ -158,7 +158,11 @@ class TPatcher:
             draft.notes += run.notes
             carry = {"queries": torch.cat([*([] if earlier is None else [earlier]), *run.queries]).cpu()}
             return draft.finish(
-                edits, chosen.to_dict(), details={"edits": run.details}, carry=carry, neurons=[joined(groups)]
+                edits,
+                chosen.to_dict(),
+                details={"edits": run.details},
+                carry=carry,
+                neurons=[joined(groups)] if groups else [],
             )
 
     def _remembered(self, anatomy: Anatomy, params: TPatcherParams, seed: int) -> torch.Tensor:
@@ -219,14 +223,15 @@ class _Run:
         self.details: list[dict[str, Any]] = []
 
     def patch_all(self, edits: Sequence[Edit], contexts: Sequence[str], progress: Progress | None) -> list[Neurons]:
-        """Train the neurons of all edits; none is attached afterwards."""
+        """Train the neurons of all edits; none is attached afterwards. Edits that are so already get none."""
         groups: list[Neurons] = []
         try:
             for place, edit in enumerate(edits):
                 with about(edit):
                     group = self._patch(edit, contexts)
-                groups.append(group)
-                attach(self.lm, group)
+                if len(group):  # groups of no neurons are all alike, and a group is attached only once
+                    groups.append(group)
+                    attach(self.lm, group)
                 if progress is not None:
                     progress("edits", place + 1, len(edits))
         finally:
