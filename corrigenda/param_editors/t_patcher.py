@@ -150,7 +150,7 @@ class TPatcher:
             with draft.timed("memory"), packed(lm.model):
                 memory = self._remembered(anatomy, chosen, seed)
             earlier = previous.carry.get("queries") if previous is not None else None
-            # The head is nearly all of a step's cost, and only passes gradients on: half precision reads it twice as fast.
+            # The head is nearly all of a step's cost and only passes gradients on: half precision reads it faster.
             head = [lm.model.get_output_embeddings()]
             with draft.timed("training"), packed(lm.model, head, gradients=True, half=True):
                 run = _Run(anatomy, chosen, [memory] if earlier is None else [memory, earlier.to(lm.device)])
