@@ -119,7 +119,10 @@ class Keep:
             write_consolidation(done, path, originals=False)
 
     def _state(self, chain: Sequence[Consolidation]) -> str:
-        return _name([self.lm.fingerprint, str(self.lm.dtype), [u.after for done in chain for u in done.updates]])
+        written = [update.after for done in chain for update in done.updates]
+        # Added neurons are no weights: without them, every edit of a chain would pass for the first.
+        written += [group.digest for done in chain for group in done.neurons]
+        return _name([self.lm.fingerprint, str(self.lm.dtype), written])
 
 
 def _read_targets(path: Path) -> Targets | None:

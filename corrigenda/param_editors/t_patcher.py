@@ -150,7 +150,7 @@ class TPatcher:
             with draft.timed("memory"), packed(lm.model):
                 memory = self._remembered(anatomy, chosen, seed)
             earlier = previous.carry.get("queries") if previous is not None else None
-            # The head is nearly all of a step's cost, and only passes gradients on: half precision is twice as fast.
+            # The head is nearly all of a step's cost and only passes gradients on: half precision reads it faster.
             head = [lm.model.get_output_embeddings()]
             with draft.timed("training"), packed(lm.model, head, gradients=True, half=True):
                 run = _Run(anatomy, chosen, [memory] if earlier is None else [memory, earlier.to(lm.device)])
@@ -158,7 +158,11 @@ class TPatcher:
             draft.notes += run.notes
             carry = {"queries": torch.cat([*([] if earlier is None else [earlier]), *run.queries]).cpu()}
             return draft.finish(
-                edits, chosen.to_dict(), details={"edits": run.details}, carry=carry, neurons=[joined(groups)]
+                edits,
+                chosen.to_dict(),
+                details={"edits": run.details},
+                carry=carry,
+                neurons=[joined(groups)] if groups else [],
             )
 
     def _remembered(self, anatomy: Anatomy, params: TPatcherParams, seed: int) -> torch.Tensor:
@@ -219,14 +223,15 @@ class _Run:
         self.details: list[dict[str, Any]] = []
 
     def patch_all(self, edits: Sequence[Edit], contexts: Sequence[str], progress: Progress | None) -> list[Neurons]:
-        """Train the neurons of all edits; none is attached afterwards."""
+        """Train the neurons of all edits; none is attached afterwards. Edits that are so already get none."""
         groups: list[Neurons] = []
         try:
             for place, edit in enumerate(edits):
                 with about(edit):
                     group = self._patch(edit, contexts)
-                groups.append(group)
-                attach(self.lm, group)
+                if len(group):  # groups of no neurons are all alike, and a group is attached only once
+                    groups.append(group)
+                    attach(self.lm, group)
                 if progress is not None:
                     progress("edits", place + 1, len(edits))
         finally:

@@ -9,6 +9,7 @@ from tiny_editing import EDITS, quick, random_statistics, same, weights
 from corrigenda.errors import ModelDamaged
 from corrigenda.param_editors import targets
 from corrigenda.param_editors.editable import EditedWeights
+from corrigenda.param_editors.t_patcher import TPatcherParams
 from corrigenda.param_editors.update import Consolidation
 
 
@@ -43,6 +44,20 @@ def test_a_chain_is_made_again_from_what_was_kept(name, fresh, tmp_path, optimis
     for undo in reversed(undos):
         undo.revert()
     assert same(again.lm, before)
+
+
+def test_neurons_trained_alone_are_not_taken_for_those_of_a_chain(fresh, tmp_path):
+    lm = fresh("llama")
+    last = lm.layers.count - 1
+    params = TPatcherParams(layers=(last,), steps=5, check_every=5, memory_tokens=16, memory_top=4, others=0, sure=0.0)
+    alone, chain = (EditedWeights(lm, "t-patcher", params=params, keep=tmp_path) for _ in range(2))
+    for edit in EDITS[:2]:
+        alone.edit([edit]).revert()
+    undos = [chain.edit([edit]) for edit in EDITS[:2]]
+    queries = [len(done.carry["queries"]) for done in chain.chain]
+    assert queries[1] > queries[0]  # the second one knows of the first
+    for undo in reversed(undos):
+        undo.revert()
 
 
 def test_a_batch_that_was_interrupted_keeps_the_values_found_so_far(fresh, tmp_path, optimised, monkeypatch):

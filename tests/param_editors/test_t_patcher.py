@@ -89,8 +89,11 @@ def test_a_chain_keeps_what_was_said_before_and_goes_off_in_any_order(llama: Lan
 def test_an_edit_that_holds_already_gets_no_neuron(llama: LanguageModel) -> None:
     first = TPatcher().apply(llama, EDITS[:1], params=patched(llama))
     second = TPatcher().apply(llama, EDITS[:1], params=patched(llama), previous=first)
+    third = TPatcher().apply(llama, EDITS[:1] * 2, params=patched(llama), previous=second)
     assert second.details["edits"][0]["neurons"] == 0
-    assert len(second.neurons[0]) == 0
+    assert second.neurons == third.neurons == ()  # two groups of none would be the same group, attached twice
+    assert len(third.carry["queries"]) > len(second.carry["queries"])  # it is remembered all the same
+    third.revert()
     second.revert()
     first.revert()
 
