@@ -111,10 +111,21 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, draft, metadata=meta)
+        save_file(_apart(tensors), draft, metadata=meta)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return ``tensors``, each in memory of its own, as the format demands: updates of several layers may share one."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return own
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
