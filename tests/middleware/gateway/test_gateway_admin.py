@@ -151,7 +151,7 @@ def test_no_key_no_answer(as_role: As, start: StartGateway, keys: Keys, caplog: 
     assert get(keyless + "/admin/v1/edits", headers={"authorization": f"Bearer {text}"}).status_code == 401
     api.get("/edits")
     assert text not in caplog.text
-    assert text.rpartition("_")[2] not in caplog.text
+    assert text.split("_", 2)[2] not in caplog.text  # a secret may hold underscores of its own
 
 
 def test_rates(start: StartGateway, keys: Keys) -> None:
