@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corrigenda.errors import DatasetError
+from corrigenda.paths import read_text
 
 
 def read_traffic(path: str | Path, namespace: str = "default") -> list[str]:
@@ -18,10 +19,7 @@ def read_traffic(path: str | Path, namespace: str = "default") -> list[str]:
     Raises:
         DatasetError: The file cannot be read, a line has neither a query nor messages, or nothing is left.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+    lines = read_text(Path(path)).splitlines()
     found = [_query(line.strip(), namespace, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     queries = [query for query in found if query]
     if not queries:

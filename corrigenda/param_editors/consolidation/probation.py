@@ -121,7 +121,7 @@ class Probation:
             return {}
         edit, promotion = found
         right = (mentions if talk else matches)(said, (edit.target, *edit.target_aliases))
-        self._note([self._row(edit, promotion, right)])
+        self._note([{"edit": edit.id, "promotion": promotion, "right": right}])
         return {edit.id: right}
 
     def _shadow(self, fired: Iterable[str]) -> tuple[Edit, str] | None:
@@ -172,17 +172,15 @@ class Probation:
         for (edit, promotion, _), answer in zip(asked, answers, strict=True):
             right = matches(answer, (edit.target, *edit.target_aliases))
             verdicts[edit.id] = verdicts.get(edit.id, True) and right
-            rows.append(self._row(edit, promotion, right))
+            rows.append({"edit": edit.id, "promotion": promotion, "right": right})
         self._note(rows)
         return verdicts
 
-    def _row(self, edit: Edit, promotion: str, right: bool) -> dict[str, Any]:
-        edition = self.editions.current().edition
-        return {"edit": edit.id, "promotion": promotion, "edition": edition, "right": right}
-
     def _note(self, rows: Sequence[dict[str, Any]]) -> None:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        data = "".join(json.dumps({**row, "when": when}) + "\n" for row in rows)
+        """Write rows down, with the edition that was asked and the time."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        asked = {"edition": self.editions.current().edition, "when": now}
+        data = "".join(json.dumps(row | asked) + "\n" for row in rows)
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             os.write(handle, data.encode())  # one write: lines of several processes do not mix
