@@ -123,3 +123,11 @@ StartGateway = Callable[..., str]
 # Time enough for a busy machine: what is waited for is not what these tests are about.
 post = functools.partial(httpx.post, timeout=60)
 get = functools.partial(httpx.get, timeout=60)
+
+
+def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for ``condition``: a gateway counts and logs a request after the client has its last byte."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_harness import Printer, StartGateway, Stub, post
+from gateway_harness import Printer, StartGateway, Stub, eventually, post
 
 from corrigenda.errors import CorrigendaError, UnknownName
 from corrigenda.memory.memory import Memory
@@ -79,6 +79,7 @@ def test_activity(as_role: As, memory: Memory) -> None:
     url = str(api.base_url).removesuffix("/admin/v1/")
     for text in (CAPITAL["prompt"], "Hello"):
         post(url + "/v1/chat/completions", json={"messages": [{"role": "user", "content": text}]})
+    eventually(lambda: len(api.get("/activity").json()["minutes"]) == 2)
     row = api.get("/activity").json()
     assert {name: sum(counts) for name, counts in row["minutes"].items()} == {"early_exit": 1, "edited": 1}
     assert row["fired"] == [{"edit": edit.id, "times": 1, "statement": edit.statement}]

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_harness import StartGateway, Stub, get, post
+from gateway_harness import StartGateway, Stub, eventually, get, post
 
 from corrigenda.errors import ModelDamaged
 from corrigenda.memory.memory import Memory
@@ -374,6 +374,7 @@ def test_health_and_metrics(stub: Stub, start: StartGateway, memory: Memory) -> 
     assert get(url + "/readyz").json()["status"] == "ready"
     for text in ("Hello", "The capital of Kazakhstan is"):
         post(url + "/v1/chat/completions", json=chat(text))
+    eventually(lambda: all(f'outcome="{name}"' in get(url + "/metrics").text for name in ("early_exit", "edited")))
     text = get(url + "/metrics").text
     assert 'corrigenda_requests_total{outcome="early_exit",status="2xx"} 1.0' in text
     assert 'corrigenda_requests_total{outcome="edited",status="2xx"} 1.0' in text

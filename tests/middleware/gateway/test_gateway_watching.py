@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 import pytest
-from gateway_harness import StartGateway, Stub, get, post
+from gateway_harness import StartGateway, Stub, eventually, get, post
 
 from corrigenda.errors import MissingExtra
 from corrigenda.memory.memory import Memory
@@ -42,8 +42,8 @@ def test_spans_say_how_long_and_which_edits(stub: Stub, start: StartGateway, edi
     url = start(upstream=stub.url, spans=spans)
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     post(url + "/v1/chat/completions", json=BODY, headers={"traceparent": parent, "authorization": "Bearer sk-secret1"})
+    eventually(lambda: any(span.parent.is_remote for span in kept.get_finished_spans()))
     post(url + "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hello"}]})
-    provider.force_flush()
     found = {span.name: span for span in kept.get_finished_spans()[:3]}
     whole = found["POST /v1/chat/completions"]
     assert set(found) == {"POST /v1/chat/completions", "corrigenda.judge", "corrigenda.upstream"}
@@ -80,8 +80,11 @@ class TestLogs:
         with logging_to(kind, stream):
             headers = {"x-corrigenda-key": key, "authorization": "Bearer sk-secret-of-the-client"}
             post(url + "/v1/chat/completions?secret=1", json=BODY, headers=headers)
+            eventually(lambda: "POST /v1/chat/completions 200" in stream.getvalue())
             get(url + "/admin/v1/edits", headers={"authorization": f"Bearer {key}"})
+            eventually(lambda: "list_edits" in stream.getvalue())
             get(url + "/v1/models", headers={"x-corrigenda-namespace": "other"})
+            eventually(lambda: "GET /v1/models 401" in stream.getvalue())
         said = stream.getvalue()
         assert all(text not in said for text in ("Kazakhstan", "Astana", "sk-secret", "secret=1", key.split("_")[2]))
         if kind == "text":
