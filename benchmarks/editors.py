@@ -9,6 +9,9 @@
 knows, which are those where it does so for one fact in ten. ``measure`` may be killed: started again with the same
 arguments it goes on where it stopped.
 
+``--reword`` gives each edit up to four other wordings of its relation from the package's own table, as ``corrigenda
+edit expand --reword`` does; none that any record of the file asks as a paraphrase or edits by.
+
 Locality is given twice: the neighbours' answers begin with the same word as before, and all eight tokens are the same.
 All scores are taken after the last of the edits that are live together.
 """
@@ -21,6 +24,7 @@ import random
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -29,10 +33,15 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
+from corrigenda.eval import datasets
 from corrigenda.eval.normalise import matches
+from corrigenda.eval.wordings import Asked
 from corrigenda.lm.loading import LanguageModel, load
 from corrigenda.lm.packed import packed
 from corrigenda.lm.scoring import greedy, score_targets
+from corrigenda.memory.encoder import MiniLM
+from corrigenda.middleware.expansion import expand
+from corrigenda.middleware.knowledge import Tables
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editable import EditedWeights
 from corrigenda.param_editors.editor import editor
@@ -74,6 +83,7 @@ class Measurement:
     def __init__(self, lm: LanguageModel, given: argparse.Namespace) -> None:
         self.lm, self.given = lm, given
         records = json.loads(given.data.read_text(encoding="utf-8"))
+        self.reword = _rewording(given.data) if given.reword else list
         random.Random(given.seed).shuffle(records)
         self.records = [
             record | {"neighborhood_prompts": record["neighborhood_prompts"][: given.near]}
@@ -109,6 +119,7 @@ class Measurement:
             "edits": len(self.records),
             "batch": size,
             "sequential": self.given.sequential,
+            "reworded": self.given.reword,
             **means,
             "largest_ratio": round(self.ratio, 4),
             **tasks,
@@ -146,7 +157,7 @@ class Measurement:
         model.prepare()
         assert model.contexts is not None
         keep, anatomy = self.keep.values([]), Anatomy(self.lm)
-        edits = [_edit(record) for record in self.records]
+        edits = self.reword([_edit(record) for record in self.records])
         with keep.used():
             if isinstance(made, Spread):
                 made.targets(anatomy, edits, model.contexts, model.params, _progress)
@@ -158,7 +169,7 @@ class Measurement:
                 )
 
     def _make(self, part: list[dict[str, Any]]) -> Any:
-        undo = self.model.edit([_edit(record) for record in part])
+        undo = self.model.edit(self.reword([_edit(record) for record in part]))
         self.ratio = max(self.ratio, undo.consolidation.max_ratio)
         return undo
 
@@ -250,6 +261,15 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
+def _rewording(data: Path) -> Callable[[list[Edit]], list[Edit]]:
+    """Return what adds wordings that nothing in ``data`` asks."""
+    allowed = Asked(datasets.load(data).cases).allows
+    encoder = MiniLM.load()
+    return lambda edits: [
+        found.edit for found in expand(edits, Tables(), encoder, kinds=("paraphrase",), allowed=allowed)
+    ]
+
+
 def _edit(record: dict[str, Any]) -> Edit:
     rewrite = record["requested_rewrite"]
     prompt = rewrite["prompt"].replace("{}", rewrite["subject"])
@@ -281,6 +301,7 @@ def main() -> None:
     measure.add_argument("--near", type=int, default=10, help="neighbours a fact")
     measure.add_argument("--batch", type=int, default=1, help="edits that are made in one call")
     measure.add_argument("--sequential", action="store_true", help="batches pile up; scored after the last one")
+    measure.add_argument("--reword", action="store_true", help="add other wordings of the relation to each edit")
     measure.add_argument("--params", default="{}", help="changes to the preset, JSON")
     measure.add_argument("--piqa", type=Path, help="score this task before and after (sequential)")
     measure.add_argument("--piqa-limit", type=int, default=400)

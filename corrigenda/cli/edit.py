@@ -71,6 +71,7 @@ def add(
     ask_model: expanding.AskModel = None,
     many_valued: expanding.ManyValued = None,
     relations: expanding.RelationFile = None,
+    reword: expanding.Reword = False,
     namespace: Namespace = "default",
     memory: MemoryPath = DEFAULT_MEMORY,
     as_json: AsJson = False,
@@ -94,7 +95,7 @@ def add(
             namespace=namespace,
         )
     )
-    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations) if expand else None
+    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations, reword) if expand else None
     _add(edit, memory, on_conflict, wanted, as_json)
 
 
@@ -107,11 +108,12 @@ def expand(
     ask_model: expanding.AskModel = None,
     many_valued: expanding.ManyValued = None,
     relations: expanding.RelationFile = None,
+    reword: expanding.Reword = False,
     memory: MemoryPath = DEFAULT_MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Add what follows from a live edit: other names of its subject, its inverse, consequences one step on."""
-    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations)
+    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations, reword)
     with open_memory(memory) as store:
         edit = store.get(edit_id)
         _expand("expanded", edit, store, wanted, as_json)
@@ -141,7 +143,8 @@ def _expand(done: str, edit: Edit, store: Memory, wanted: expanding.Wanted, as_j
     chosen = expanding.reviewed(found) if wanted.review else found
     derived = adopt(store, [chosen])
     if as_json:
-        added = {"aliases": list(chosen.aliases), "derived": [_row(item) for item in derived]}
+        kept = {"aliases": list(chosen.aliases), "paraphrases": list(chosen.paraphrases)}
+        added = {**kept, "derived": [_row(item) for item in derived]}
         print_json({"done": done, "version": store.version, "edit": _row(store.get(edit.id)), "expansion": added})
     else:
         expanding.show(chosen, derived)

@@ -22,6 +22,7 @@ Format = Annotated[str | None, typer.Option("--format", help="Its format; by def
 Limit = Annotated[int | None, typer.Option(min=1, help="Score a sample of so many records.", show_default="all")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the results go; a journal is kept next to it.")]
 Results = Annotated[Path, typer.Argument(help="A results file.")]
+_EXPAND = "Add what follows: alias, inverse, one_hop, paraphrase (editors of weights: that only); repeat."
 Protocol = Annotated[
     Literal["single", "batch", "sequential", "stream"],
     typer.Option(help="One edit at a time; N in one call; one after the other, all live; with some taken back."),
@@ -56,7 +57,7 @@ def run(
     task: Tasks = None,
     task_limit: Annotated[int, typer.Option(min=1, help="Questions of each other task.")] = 200,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Probability from which an edit fires.")] = None,
-    expand: Annotated[list[str] | None, typer.Option(help="Add what follows: alias, inverse, one_hop; repeat.")] = None,
+    expand: Annotated[list[str] | None, typer.Option(help=_EXPAND)] = None,
     alias_table: expanding.Aliases = None,
     facts: expanding.Facts = None,
     locality_tokens: Annotated[int, typer.Option(min=1, max=256, help="Tokens of a locality answer.")] = 8,

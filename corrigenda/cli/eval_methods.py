@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from corrigenda.cli.expanding import Sources
-from corrigenda.errors import UnknownName
+from corrigenda.errors import InvalidRequest, UnknownName
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.contexts import COMPLETION, Context
 from corrigenda.eval.editable import Bare, Editable, Undo
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.editable import EditedWeights
 
+Reword: TypeAlias = "Callable[[Sequence[Edit]], list[Edit]]"
 NONE = "none"
 """The method that does nothing: the unedited model, the baseline of every table."""
 
@@ -66,6 +67,7 @@ def open_method(
     *,
     threshold: float | None = None,
     expansion: Sources = Sources(),  # noqa: B008 - a frozen value
+    allowed: Callable[[str], bool] = lambda wording: True,
     context: Context = COMPLETION,
     seed: int = 0,
     keep: Path | None = None,
@@ -77,13 +79,15 @@ def open_method(
         lm: The model.
         unedited: The same without edits, asked in the same context.
         threshold: Of the scope classifier, for strategies.
-        expansion: What is added with each edit, for strategies.
+        expansion: What is added with each edit; editors of weights take paraphrases only.
+        allowed: Which wordings may be added as paraphrases: none that is asked.
         context: How prompts are put to the model.
         seed: Of editors of weights.
         keep: Folder in which editors of weights keep what they found, so that a killed run goes on.
 
     Raises:
         UnknownName: No such method.
+        InvalidRequest: An expansion that an editor of weights does not take.
     """
     if name not in (known := known_methods()):
         raise UnknownName.among("method", name, known)
@@ -93,14 +97,15 @@ def open_method(
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        yield _open_editor(name, lm, context, seed, keep)
+        reword = _rewording(name, expansion, allowed)
+        yield _open_editor(name, lm, context, seed, keep, reword, expansion)
         return
     from corrigenda.cli.eval_memory import PassingThrough, Remembering
     from corrigenda.memory.encoder import MiniLM
     from corrigenda.middleware.editable import EditableModel
 
     encoder = Remembering(MiniLM.load())
-    settled: dict[str, Any] = {"scope_threshold": threshold, "expanding": expansion.expanding(encoder)}
+    settled: dict[str, Any] = {"scope_threshold": threshold, "expanding": expansion.expanding(encoder, allowed)}
     with EditableModel(lm, strategy=name, encoder=encoder, **settled) as edited:
         settings = {
             "strategy": name,
@@ -112,7 +117,9 @@ def open_method(
         yield Method(front, front.collecting, settings)
 
 
-def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None) -> Method:
+def _open_editor(
+    name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None, reword: Reword, expansion: Sources
+) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
@@ -122,16 +129,39 @@ def _open_editor(name: str, lm: LanguageModel, context: Context, seed: int, keep
         # A stage of one step is over before anyone has read its name.
         edited.progress = lambda stage, done, total: report(stage, done, total) if total > 1 else None
 
-    return Method(Weights(edited, context), None, {"editor": name, "params": edited.params.to_dict()}, watch)
+    settings = {"editor": name, "params": edited.params.to_dict(), **expansion.described()}
+    return Method(Weights(edited, context, reword), None, settings, watch)
+
+
+def _rewording(name: str, expansion: Sources, allowed: Callable[[str], bool]) -> Reword:
+    """Return what adds paraphrases to edits, if they are wanted."""
+    if set(expansion.kinds) - {"paraphrase"}:
+        raise InvalidRequest(
+            f"{name} edits weights, to which paraphrases can be added and nothing else",
+            remedy="Leave out the other kinds of --expand.",
+        )
+    if not expansion.kinds:
+        return list
+    from corrigenda.memory.encoder import MiniLM
+
+    propose = expansion.expanding(MiniLM.load(), allowed)
+    assert propose is not None
+    return lambda edits: [found.edit for found in propose(edits)]
 
 
 class Weights(Bare):
-    """A model whose weights take edits, asked in a context."""
+    """A model whose weights take edits, asked in a context.
 
-    def __init__(self, edited: EditedWeights, context: Context) -> None:
+    Args:
+        edited: The model.
+        context: How prompts are put to it.
+        reword: What is done to edits before.
+    """
+
+    def __init__(self, edited: EditedWeights, context: Context, reword: Reword = list) -> None:
         super().__init__(edited.lm, batch_size=edited.batch_size, context=context)
-        self.edited = edited
+        self.edited, self.reword = edited, reword
 
     def edit(self, edits: Sequence[Edit]) -> Undo:
         """Write the edits into the weights."""
-        return self.edited.edit(edits)
+        return self.edited.edit(self.reword(edits))

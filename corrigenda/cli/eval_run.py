@@ -68,6 +68,7 @@ class Evaluation:
         from corrigenda.cli.eval_methods import open_method
         from corrigenda.eval.journal import Journal, journal_path
         from corrigenda.eval.results import Meter, save
+        from corrigenda.eval.wordings import Asked
 
         meter, started = Meter(), datetime.now(UTC)
         context = self._context()
@@ -80,6 +81,7 @@ class Evaluation:
             unedited,
             threshold=self.settings.threshold,
             expansion=self.settings.expansion,
+            allowed=Asked(self.sample.dataset.cases).allows,
             context=context,
             seed=self.settings.seed,
             keep=None if out is None else _kept(out, fresh),

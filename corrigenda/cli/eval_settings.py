@@ -58,7 +58,7 @@ class Settings:
         measures: See there.
         context: See :mod:`corrigenda.eval.contexts`.
         threshold: Of the scope classifier.
-        expansion: What is added with each edit, for strategies.
+        expansion: What is added with each edit; see :func:`corrigenda.cli.eval_methods.open_method`.
         locality_tokens: Tokens of an answer that is compared with an earlier one.
         seed: Of the sample, and of whatever else is drawn.
     """

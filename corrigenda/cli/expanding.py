@@ -34,6 +34,9 @@ ManyValued = Annotated[
     typer.Option("--many-valued", help="A relation with several answers: nothing follows; repeatable."),
 ]
 RelationFile = Annotated[Path | None, typer.Option("--relations", help="JSON lines: relations besides the built-in.")]
+Reword = Annotated[
+    bool, typer.Option("--reword", help="Add other wordings of the relation, which editors of weights learn from.")
+]
 Review = Annotated[bool, typer.Option("--review", help="Ask about each proposal; with --json only list them.")]
 
 
@@ -50,14 +53,16 @@ class Sources:
     aliases: Path | None = None
     facts: Path | None = None
 
-    def expanding(self, encoder: Encoder) -> Callable[[Sequence[Edit]], list[Expansion]] | None:
-        """Return what proposes, or ``None`` where nothing is to be added."""
+    def expanding(
+        self, encoder: Encoder, allowed: Callable[[str], bool] = lambda wording: True
+    ) -> Callable[[Sequence[Edit]], list[Expansion]] | None:
+        """Return what proposes, or ``None`` where nothing is to be added; ``allowed`` is that of ``expand``."""
         if not self.kinds:
             return None
         from corrigenda.middleware.expansion import expand
 
         knowledge = knowledge_from(self.aliases, self.facts, None, quiet=True)
-        return lambda edits: expand(edits, knowledge, encoder, kinds=self.kinds)
+        return lambda edits: expand(edits, knowledge, encoder, kinds=self.kinds, allowed=allowed)
 
     def described(self) -> dict[str, Any]:
         """Return the settings for a results file: kinds, and the files with their SHA-256."""
@@ -82,6 +87,7 @@ class Wanted:
         ask_model: Name of a model that is asked, too.
         many_valued: Relations with several answers, from which nothing follows.
         relations: File of relations besides the built-in.
+        reword: Whether paraphrases are wanted as well.
     """
 
     review: bool
@@ -90,15 +96,18 @@ class Wanted:
     ask_model: str | None
     many_valued: list[str] | None
     relations: Path | None
+    reword: bool = False
 
     def proposed(self, edit: Edit, memory: Memory, *, quiet: bool) -> Expansion:
         """Return what follows from ``edit``; nothing is added."""
-        from corrigenda.middleware.expansion import expand
+        from corrigenda.middleware.expansion import FOLLOWING, KINDS, expand
         from corrigenda.middleware.relations import Relations
 
         knowledge = knowledge_from(self.aliases, self.facts, self.ask_model, quiet=quiet)
         table = Relations.read(self.relations) if self.relations is not None else None
-        (found,) = expand([edit], knowledge, memory.encoder, relations=table, many_valued=self.many_valued or ())
+        kinds = KINDS if self.reword else FOLLOWING
+        many = self.many_valued or ()
+        (found,) = expand([edit], knowledge, memory.encoder, kinds=kinds, relations=table, many_valued=many)
         return found
 
 
@@ -118,8 +127,9 @@ def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | No
 
 
 def reviewed(found: Expansion) -> Expansion:
-    """Ask about each alias and derived edit; return those that the user wants."""
+    """Ask about each alias, paraphrase and derived edit; return those that the user wants."""
     refused = {name for name in found.aliases if not typer.confirm(f"also known as {name!r}?", default=True)}
+    refused |= {text for text in found.paraphrases if not typer.confirm(f"the same as {text!r}?", default=True)}
     for edit in found.derived:
         console().print(f"[dim]{escape(edit.source or '')}[/]", highlight=False)
         if not typer.confirm(f"{edit.statement}", default=True):
@@ -132,6 +142,7 @@ def rows_of(found: Expansion) -> dict[str, Any]:
     return {
         "relation": found.relation.name if found.relation is not None else None,
         "aliases": list(found.aliases),
+        "paraphrases": list(found.paraphrases),
         "derived": [{"id": edit.id, **edit.to_dict()} for edit in found.derived],
     }
 
@@ -139,6 +150,7 @@ def rows_of(found: Expansion) -> dict[str, Any]:
 def show(found: Expansion, derived: list[Edit]) -> None:
     """Print what was added."""
     rows = [["alias", name, ""] for name in found.aliases]
+    rows += [["paraphrase", text, ""] for text in found.paraphrases]
     rows += [[edit.relation or "", edit.statement, edit.id[:12]] for edit in derived]
     skipped = len(found.derived) - len(derived)
     print_table(f"{len(rows)} found", ["relation", "what follows", "id"], rows)

@@ -65,6 +65,22 @@ class Relation:
         """All wordings, the question and the statement among them."""
         return (self.question, self.statement, *self.phrases)
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The wordings as prompts behind which the object stands: the statement and the question first."""
+        return tuple(dict.fromkeys((self.statement, self.question, *map(_prompt, self.phrases))))
+
+
+def _prompt(phrase: str) -> str:
+    """Return a wording as a question or as a statement up to its object: "The capital city of {} is"."""
+    if phrase.endswith("?"):
+        return phrase
+    if phrase.startswith("the "):
+        return f"{phrase[0].upper()}{phrase[1:]} is"
+    if phrase.startswith("{}'s ") and not phrase.endswith(" is"):
+        return f"{phrase} is"
+    return phrase
+
 
 @dataclass
 class Relations:

@@ -69,7 +69,8 @@ class Values:
         write_tensors(self._path(about, edit), tensors, head)
 
     def _path(self, about: Any, edit: Edit) -> Path:
-        return self.folder / f"value-{_name([self.state, about, edit.prompt, edit.target, edit.subject])}.safetensors"
+        of = [edit.prompt, edit.target, edit.subject, *edit.paraphrases]
+        return self.folder / f"value-{_name([self.state, about, *of])}.safetensors"
 
 
 def current_values() -> Values | None:

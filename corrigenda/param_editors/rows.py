@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,13 +80,34 @@ def target_ids(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], 
     return source, answer
 
 
-def target_rows(lm: LanguageModel, edits: Sequence[Edit], contexts: Sequence[str]) -> list[Row]:
-    """Return a row for each edit and context, edits outermost, contexts in order."""
+def wordings(lm: LanguageModel, edit: Edit) -> tuple[str, ...]:
+    """Return the prompt, then the paraphrases that hold the subject: the others have no place for a value."""
+    found = [edit.prompt]
+    for text in edit.paraphrases:
+        with suppress(SubjectNotFound):
+            last_subject_token(lm.tokenizer, text, edit.subject or "")
+            found.append(text)
+    return tuple(found)
+
+
+def target_rows(
+    lm: LanguageModel, edits: Sequence[Edit], contexts: Sequence[str], *, reworded: bool = False
+) -> list[Row]:
+    """Return a row for each edit and context, edits outermost, contexts in order.
+
+    Args:
+        lm: The model.
+        edits: The edits.
+        contexts: What stands in front; the first is the bare prompt's.
+        reworded: Let the contexts after the first take turns with the edit's :func:`wordings`, paraphrases first: as
+            many rows as without.
+    """
     rows = []
     for place, edit in enumerate(edits):
-        for context in contexts:
+        turns = wordings(lm, edit) if reworded else (edit.prompt,)
+        for turn, context in enumerate(contexts):
             with about(edit):
-                text = context + edit.prompt
+                text = context + turns[turn % len(turns)]
                 source, answer = target_ids(lm, text, edit.target)
                 subject = last_subject_token(lm.tokenizer, text, edit.subject or "")
                 rows.append(Row(place, tuple(source + answer[:-1]), subject, tuple(answer)))

@@ -63,6 +63,8 @@ class ValueParams(EditorParams):
         contexts: (length, how many) of each group of sampled contexts, besides the bare prompt.
         value_contexts: How many of the contexts, the bare prompt included, the loss runs over; 0 is all. Keys are
             averaged over all in any case.
+        paraphrases: Whether the edit's own paraphrases are searched too: the sampled contexts stand in front of its
+            wordings in turn. They cost nothing, and edits without any are not touched by it.
         norm_anchor: Whether values are rescaled to the length that they have in the model before the first edit of a
             chain; for hundreds of edits in sequence. See :mod:`corrigenda.param_editors.anchor`.
     """
@@ -77,6 +79,7 @@ class ValueParams(EditorParams):
     kl_at: str = "subject"
     contexts: tuple[tuple[int, int], ...] = ((5, 10), (10, 10))
     value_contexts: int = 0
+    paraphrases: bool = True
     norm_anchor: bool = False
 
     def __post_init__(self) -> None:
@@ -90,8 +93,9 @@ class ValueParams(EditorParams):
             require(self, name, least=0)
         if self.kl_at not in ("end", "subject"):
             raise InvalidParams(f"kl_at must be 'end' or 'subject', not {self.kl_at!r}")
-        if not isinstance(self.norm_anchor, bool):
-            raise InvalidParams(f"norm_anchor must be true or false, not {self.norm_anchor!r}")
+        for name in ("paraphrases", "norm_anchor"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParams(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.essence.count("{}") != 1:
             raise InvalidParams(f"essence needs one {{}} for the subject: {self.essence!r}")
         groups: tuple[tuple[int, ...], ...] = self.contexts
@@ -196,7 +200,7 @@ def _found(
 ) -> Iterator[tuple[list[int], Targets]]:
     """Optimise chunk by chunk; yield which edits, by their places, and their targets."""
     lm = anatomy.lm
-    rows = target_rows(lm, edits, contexts)
+    rows = target_rows(lm, edits, contexts, reworded=params.paraphrases)
     rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
     with _fast(anatomy, rows, first):
         for places in _chunks(rows, len(edits)):

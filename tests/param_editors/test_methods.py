@@ -13,7 +13,7 @@ from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import editor
 from corrigenda.param_editors.forwards import Resumed
 from corrigenda.param_editors.keys import subject_keys, values_at
-from corrigenda.param_editors.rows import essence_rows, key_rows, target_ids, target_rows
+from corrigenda.param_editors.rows import essence_rows, key_rows, target_ids, target_rows, wordings
 from corrigenda.param_editors.sampling import sample_contexts
 from corrigenda.param_editors.targets import value_targets
 
@@ -172,6 +172,31 @@ def test_the_subject_is_found_where_tokens_straddle_its_parts(llama):
         text = llama.tokenizer.decode(row.ids[: row.subject + 1])
         assert text.startswith(context + "Danielle Darrieux")
         assert key_rows(llama, [edit], (context,)) == [row.ids[: row.subject + 1]]
+
+
+def test_contexts_take_turns_with_the_edits_own_wordings(llama):
+    """As many rows as without; the bare prompt stays first, and a paraphrase without the subject has no place."""
+    said = ("Kazakhstan is governed from", "Its capital is", "In Kazakhstan, the capital is")
+    edit = EDITS[0].replace(paraphrases=said)
+    contexts = ("", *CONTEXTS[1], "Well. ", "So. ")
+    assert wordings(llama, edit) == (edit.prompt, said[0], said[2])
+    rows = target_rows(llama, [edit], contexts, reworded=True)
+    texts = [llama.tokenizer.decode(row.ids[: len(row.ids) - len(row.target) + 1]) for row in rows]
+    turns = [edit.prompt, said[0], said[2], edit.prompt, said[0]]
+    assert texts == [context + turn for context, turn in zip(contexts, turns, strict=True)]
+    for row in rows:
+        assert llama.tokenizer.decode(row.ids[: row.subject + 1]).endswith("Kazakhstan")
+    assert target_rows(llama, [edit], contexts) == target_rows(llama, EDITS[:1], contexts, reworded=True)
+
+
+def test_values_are_searched_in_the_edits_own_wordings(llama):
+    edit, other = EDITS[0], EDITS[0].replace(paraphrases=("Kazakhstan is governed from",))
+    params = quick("rome", v_steps=3)
+    site = Anatomy(llama).mlp_out(1).module
+    plain, worded = (targets_of(llama, [one], params, 1, [site]).shifts[0] for one in (edit, other))
+    assert not torch.equal(plain, worded)
+    ignored = targets_of(llama, [other], params.replace(paraphrases=False), 1, [site]).shifts[0]
+    assert torch.equal(ignored, plain)
 
 
 def test_the_essence_prompt_ends_where_it_is_read(llama):
