@@ -46,11 +46,11 @@ def collect(
 ) -> None:
     """Collect them, or go on where an interrupted run stopped; nothing is done twice."""
     from corrigenda.param_editors.statistics import collect as over_text
-    from corrigenda.param_editors.statistics import collect_from_model
+    from corrigenda.param_editors.statistics import collect_from_model, paragraphs
 
     if corpus is not None and from_model is not None:
         raise InvalidRequest("a corpus and --from-model exclude each other", remedy="Give one of them.")
-    texts = None if corpus is None else _paragraphs(corpus)
+    texts = None if corpus is None else paragraphs(corpus)
     lm = load_model(model, quiet=as_json)
     wanted = parse_layers(layers) if layers else _preset_layers(lm)
     with bar(quiet=as_json) as shown:
@@ -106,14 +106,6 @@ def _preset_layers(lm: object) -> list[int]:
     if not found:
         raise InvalidRequest("there are no presets for this model", remedy="Name the layers: --layers 4-8")
     return sorted(found)
-
-
-def _paragraphs(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", remedy="Give a text file in UTF-8.") from error
-    return [part for part in text.split("\n\n") if part.strip()]
 
 
 def bar(*, quiet: bool) -> Progress:

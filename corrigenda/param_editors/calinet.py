@@ -30,10 +30,10 @@ from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.neurons import Neurons, activation_name, activations, takes_bias
+from corrigenda.param_editors.others import OTHERS
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.sampling import Contexts, every, sample_contexts
 from corrigenda.param_editors.statistics import Statistics
-from corrigenda.param_editors.t_patcher import OTHERS
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.param_editors.upper import Text, Upper
 

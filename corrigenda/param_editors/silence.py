@@ -20,7 +20,7 @@ from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.forwards import call, ended_after, headed
 from corrigenda.param_editors.gradients import Factors
-from corrigenda.param_editors.t_patcher import OTHERS
+from corrigenda.param_editors.others import OTHERS
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit

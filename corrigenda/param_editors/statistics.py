@@ -178,6 +178,19 @@ def collect(
     return Statistics(found, source)
 
 
+def paragraphs(path: Path) -> list[str]:
+    """Return the documents of a corpus for :func:`collect`: what stands between empty lines.
+
+    Raises:
+        InvalidParams: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParams(f"{path} cannot be read: {error}", remedy="Give a text file in UTF-8.") from None
+    return [part for part in text.split("\n\n") if part.strip()]
+
+
 def collect_from_model(
     lm: LanguageModel,
     layers: Sequence[int],

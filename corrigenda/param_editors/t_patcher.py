@@ -33,6 +33,7 @@ from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.forwards import Resumed, call, last_states
 from corrigenda.param_editors.neurons import Neurons, activation_name, activations, attach, detach, takes_bias
+from corrigenda.param_editors.others import OTHERS
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import target_ids
 from corrigenda.param_editors.sampling import STARTS, Contexts, every, sample, sample_contexts
@@ -41,15 +42,6 @@ from corrigenda.param_editors.update import Consolidation
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
-
-OTHERS = (
-    "Brazil", "Norway", "Lake Victoria", "Kyoto", "Mount Etna", "the Danube", "Boston", "Senegal",
-    "Clara Schumann", "Isaac Asimov", "Nikola Tesla", "Frida Kahlo", "Ernest Hemingway", "Zinedine Zidane",
-    "Catherine Deneuve", "Giuseppe Verdi", "Immanuel Kant", "Emmy Noether", "Akira Kurosawa", "Louis Pasteur",
-    "Volvo", "Nintendo", "Microsoft Office", "the BBC", "Airbus A320", "Le Figaro", "Nestlé", "Game of Thrones",
-    "Don Quixote", "The Starry Night", "Swan Lake", "Kind of Blue",
-)  # fmt: skip
-"""Subjects of every kind, to ask an edit's prompt about: neurons of the edit have to be silent then."""
 
 _SAMPLED = 32  # tokens of a row of sampled text
 _ROWS = 32  # of them in a forward pass

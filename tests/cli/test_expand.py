@@ -80,11 +80,24 @@ def test_each_proposal_is_asked_about(
 
 def test_nothing_follows_from_relations_with_many_objects(run_json: Any, tables: tuple[str, ...], tmp_path: Path):
     done = run_json(*ADD, "--expand", "--many-valued", "capital", *tables)
-    assert done["expansion"] == {"aliases": ["Holland"], "derived": []}
+    assert done["expansion"] == {"aliases": ["Holland"], "paraphrases": [], "derived": []}
     relations = tmp_path / "relations.jsonl"
     relations.write_text('{"relation": "x", "question": "x {}?", "statement": "x {}", "phrases": ["x {}"]}\n')
     done = run_json("edit", "expand", done["edit"]["id"], "--relations", relations, *tables)
     assert len(done["expansion"]["derived"]) == 2
+
+
+def test_other_wordings_are_added_when_asked_for(run_json: Any, run: Any, monkeypatch: pytest.MonkeyPatch):
+    edit = run_json(*ADD)["edit"]
+    assert "paraphrases" not in edit
+    done = run_json("edit", "expand", edit["id"], "--reword")
+    assert done["expansion"]["paraphrases"][0] == "The capital of Netherlands is"
+    assert done["edit"]["paraphrases"] == done["expansion"]["paraphrases"]
+    monkeypatch.setattr("typer.confirm", lambda text, default: "city" not in text)
+    shown = run(*ADD, "--expand", "--reword", "--review", "--memory", "other.db").stdout
+    assert "What is the capital of Netherlands?" in shown
+    (kept,) = (row for row in run_json("edit", "list", "--memory", "other.db")["edits"] if row["subject"] != "Chicago")
+    assert len(kept["paraphrases"]) == 2
 
 
 def test_a_bad_table_is_an_error_with_a_remedy(run: Any, tmp_path: Path):

@@ -11,6 +11,7 @@ from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.expansion import KINDS, TAG, adopt, expand
 from corrigenda.middleware.knowledge import Tables
+from corrigenda.middleware.relations import Relations
 from corrigenda.testing import FixedEncoder
 
 ENCODER = FixedEncoder(32)
@@ -59,7 +60,41 @@ def test_kinds_can_be_left_out(kind: str):
     (found,) = expand([CAPITAL], TABLES, ENCODER, kinds=[kind])
     kinds = ["alias"] * bool(found.aliases)
     kinds += ["inverse" if item.subject == "Chicago" else "one_hop" for item in found.derived]
-    assert kinds == [kind]
+    assert kinds + ["paraphrase"] * bool(found.paraphrases) == [kind]
+
+
+def test_paraphrases_are_the_relations_wordings_as_prompts():
+    edit = CAPITAL.replace(paraphrases=("the capital of NETHERLANDS is",), relation=None)
+    (found,) = expand([edit], TABLES, ENCODER, kinds=["paraphrase"])
+    own = edit.paraphrases
+    assert found.paraphrases == (
+        "What is the capital of Netherlands?",
+        "The capital city of Netherlands is",
+        "The city that is the capital of Netherlands is",
+    )
+    assert found.edit.paraphrases == (*own, *found.paraphrases)  # no more than REWORDINGS, and none twice
+    assert (found.aliases, found.derived, found.edit.id) == ((), (), edit.id)
+    (again,) = expand([found.edit], TABLES, ENCODER, kinds=["paraphrase"])
+    assert again.paraphrases == ()
+    (none,) = expand([edit.replace(subject=None)], TABLES, ENCODER, kinds=["paraphrase"])
+    assert none.edit.paraphrases == own
+    (less,) = expand([edit], TABLES, ENCODER, kinds=["paraphrase"], allowed=lambda wording: "city" in wording)
+    assert less.paraphrases[0] == "The capital city of Netherlands is"
+    left = found.without({found.paraphrases[0], *own})  # what was there before stays
+    assert left.edit.paraphrases == (*own, *found.paraphrases[1:])
+    assert left.paraphrases == found.paraphrases[1:]
+
+
+def test_all_wordings_of_the_package_become_prompts():
+    """A question keeps its mark; nothing else ends as a noun phrase would, without a verb or a preposition."""
+    for relation in Relations.built_in().table.values():
+        for prompt in relation.prompts:
+            assert prompt.count("{}") == 1
+            assert not prompt.startswith("the ")
+    prompts = Relations.built_in().table["capital"].prompts
+    assert "{}'s capital is" in prompts
+    assert "{}'s capital city is" in prompts
+    assert "{}, which has the capital" in prompts
 
 
 @pytest.mark.parametrize("many", ["capital", "Capital of"])
@@ -119,6 +154,14 @@ def test_a_live_edit_gets_its_names(memory: Memory):
     assert len(memory) == 3
     assert adopt(memory, [item.without({"Holland"}) for item in expand([CAPITAL], TABLES, memory.encoder)])
     assert len(memory) == 3
+
+
+def test_a_live_edit_gets_its_paraphrases(memory: Memory):
+    memory.add(CAPITAL)
+    (found,) = expand([CAPITAL], TABLES, memory.encoder, kinds=["paraphrase"])
+    assert adopt(memory, [found]) == []
+    assert memory.get(CAPITAL.id).paraphrases == found.paraphrases
+    assert memory.get(CAPITAL.id).aliases == ()
 
 
 def test_a_superseded_parent_takes_its_consequences_along(memory: Memory, tmp_path: Path):

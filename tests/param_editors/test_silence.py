@@ -12,8 +12,8 @@ from corrigenda.lm.tokens import token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.gradients import Factors
 from corrigenda.param_editors.hypernetwork import written_modules
+from corrigenda.param_editors.others import OTHERS
 from corrigenda.param_editors.silence import RIDGE, inputs_of_others, silenced
-from corrigenda.param_editors.t_patcher import OTHERS
 
 
 def test_inputs_are_those_of_the_prompt_about_others_without_padding(llama: LanguageModel) -> None:

@@ -14,9 +14,11 @@ figure                its value                                           where 
 others                accuracy                                            tasks: PIQA, GLUE's, the user's own
 ====================  ==================================================  ============================================
 
-``neighbours`` is locality as papers on editors score it: the answer to a factual prompt is its first word or two, and
-what a greedy continuation says after it is no claim about the fact. ``neighbours_exact`` is the sterner of the two, for
-models that know what they say; of a small model's guesses it fails many whose answer is still the same.
+Paraphrases kept with an edit are wordings that it must be known by, and editors learn from them; those of cases they
+have not seen. ``neighbours`` is locality as papers on editors score it: the answer to a factual prompt is its first
+word or two, and what a greedy continuation says after it is no claim about the fact. ``neighbours_exact`` is the
+sterner of the two, for models that know what they say; of a small model's guesses it fails many whose answer is still
+the same.
 """
 
 from __future__ import annotations

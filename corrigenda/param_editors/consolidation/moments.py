@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from corrigenda.errors import InvalidParams
 from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad
 from corrigenda.param_editors.anatomy import Anatomy
@@ -21,6 +20,7 @@ from corrigenda.param_editors.statistics import (
     collect,
     collect_from_model,
     find,
+    paragraphs,
 )
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ def moments_for(
     if "from_model" in source:
         return collect_from_model(lm, layers, int(source["from_model"]), progress=say, accumulate=accumulate)
     path = Path(source["corpus"])
-    try:
-        texts = [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParams(f"{path} cannot be read: {error}", remedy="Give a text file in UTF-8.") from None
-    return collect(lm, layers, texts, source=path.name, accumulate=accumulate)
+    return collect(lm, layers, paragraphs(path), source=path.name, accumulate=accumulate)
 
 
 def summed(engine: Engine, layers: Sequence[int], rows: Sequence[list[int]], say: Say) -> dict[int, SecondMoment]:
