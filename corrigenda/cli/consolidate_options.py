@@ -36,6 +36,9 @@ Layers = Annotated[str | None, typer.Option(help="Blocks to write, like 6-10.")]
 Params = Annotated[str | None, typer.Option(help="Other hyper-parameters, as a JSON object.")]
 Corpus = Annotated[Path | None, typer.Option(help="Take second moments over this text.")]
 FromModel = Annotated[int | None, typer.Option(min=1, help="Or over so many tokens of the model's own.")]
+Reword = Annotated[
+    bool, typer.Option("--reword", help="Give each edit other wordings of its relation to learn from; see the plan.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Edits that are printed together.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 

@@ -20,6 +20,7 @@ from corrigenda.cli.common import (
     with_status,
 )
 from corrigenda.cli.consolidate_shown import show_plan
+from corrigenda.cli.expanding import rewording
 from corrigenda.errors import InvalidRequest, NothingToPrint
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def plan(
     params: o.Params = None,
     corpus: o.Corpus = None,
     from_model: o.FromModel = None,
+    reword: o.Reword = False,
     batch_size: o.BatchSize = 200,
     minimum: o.Minimums = None,
     max_drop: o.MaxDrops = None,
@@ -65,6 +67,7 @@ def plan(
     settings |= {"gate": o.gate_of(minimum, max_drop, cases, task, gate_limit)}
     settings["statistics"] = o.statistics_from(corpus, from_model)
     settings["hits"] = o.counted(hits, memory)
+    settings["reword"] = rewording() if reword else None
     settings["selection"] = Selection(namespace, tuple(edit or ()), tuple(tag or ()), min_age, min_hits, limit)
     lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
     try:

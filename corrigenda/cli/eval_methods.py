@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from corrigenda.cli.expanding import Sources
+from corrigenda.cli.expanding import Sources, rewording
 from corrigenda.errors import InvalidRequest, UnknownName
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.contexts import COMPLETION, Context
@@ -140,13 +140,7 @@ def _rewording(name: str, expansion: Sources, allowed: Callable[[str], bool]) ->
             f"{name} edits weights, to which paraphrases can be added and nothing else",
             remedy="Leave out the other kinds of --expand.",
         )
-    if not expansion.kinds:
-        return list
-    from corrigenda.memory.encoder import MiniLM
-
-    propose = expansion.expanding(MiniLM.load(), allowed)
-    assert propose is not None
-    return lambda edits: [found.edit for found in propose(edits)]
+    return rewording(allowed) if expansion.kinds else list
 
 
 class Weights(Bare):

@@ -126,6 +126,15 @@ def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | No
     return Several(sources)
 
 
+def rewording(allowed: Callable[[str], bool] = lambda wording: True) -> Callable[[Sequence[Edit]], list[Edit]]:
+    """Return what adds paraphrases to edits; ``allowed`` is that of ``expand``."""
+    from corrigenda.memory.encoder import MiniLM
+
+    propose = Sources(("paraphrase",)).expanding(MiniLM.load(), allowed)
+    assert propose is not None
+    return lambda edits: [found.edit for found in propose(edits)]
+
+
 def reviewed(found: Expansion) -> Expansion:
     """Ask about each alias, paraphrase and derived edit; return those that the user wants."""
     refused = {name for name in found.aliases if not typer.confirm(f"also known as {name!r}?", default=True)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,7 @@ def make_plan(
     params: Mapping[str, Any] | None = None,
     layers: Sequence[int] | None = None,
     where: str = "",
+    reword: Callable[[Sequence[Edit]], Sequence[Edit]] | None = None,
     **settings: Any,
 ) -> Plan:
     """Choose edits and fill in everything that is not given.
@@ -207,6 +208,7 @@ def make_plan(
         params: Hyper-parameters other than the preset's.
         layers: Blocks to write, other than the preset's.
         where: Name of the memory, for the record.
+        reword: Adds paraphrases to the edits of the plan, for the editor to learn from; the memory's stay as they are.
         **settings: Other fields of :class:`Plan`.
 
     Raises:
@@ -220,7 +222,7 @@ def make_plan(
         model=source,
         fingerprint=lm.fingerprint,
         onto=Editions.of(home, source, lm.fingerprint).current().promotions,
-        edits=tuple(bare(edit) for edit in chosen.edits),
+        edits=tuple(bare(edit) for edit in (reword(chosen.edits) if reword is not None else chosen.edits)),
         editor=name,
         params=json.loads(json.dumps(full.to_dict())),
         selection=wanted.to_dict(),

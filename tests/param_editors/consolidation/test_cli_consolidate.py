@@ -75,6 +75,23 @@ def test_what_people_see(call, world, tmp_path):
     assert "the base model" in " ".join(call("rollback", "last", as_json=False).split())
 
 
+def test_a_plan_may_hold_wordings_that_memory_does_not(call, world, tmp_path, monkeypatch):
+    def reworded(edits):
+        return [one.replace(paraphrases=(f"Well. {one.prompt}",)) for one in edits]
+
+    monkeypatch.setattr("corrigenda.cli.consolidate_planning.rewording", lambda: reworded)
+    _, out = planned(call, world, tmp_path, "--reword")
+    rows = json.loads(Path(out).read_text())["edits"]
+    assert [row["paraphrases"] for row in rows] == [[f"Well. {row['prompt']}"] for row in rows]
+    result = call("run", out, "--promote", "delta")
+    assert result["passed"]
+    assert result["figures"]["paraphrases"]["asked"] >= len(rows)
+    world.memory.refresh()
+    assert not any(one.paraphrases for one in world.memory.live())
+    told = call("probation", "--check", "--retire", "--days", "0", "--asked", "1")
+    assert told["retired"]
+
+
 def test_a_closed_gate_is_exit_code_1_and_nothing_to_print_is_none(call, world, tmp_path):
     _, out = planned(call, world, tmp_path, "--params", json.dumps({**PARAMS, "v_steps": 0}))
     assert not call("run", out, "--promote", "lora", code=1)["passed"]
