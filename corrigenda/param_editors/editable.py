@@ -89,7 +89,7 @@ class EditedWeights:
 
     def _resumed(self, keep: Keep, edits: Sequence[Edit]) -> Consolidation:
         """Return what an earlier run made of ``edits`` in this state, else make it and keep it."""
-        about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.source, self.seed, self.contexts]
+        about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.digest, self.seed, self.contexts]
         path = keep.path(self.chain, edits, about)
         if (found := keep.find(path)) is not None:
             return found

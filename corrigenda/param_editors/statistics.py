@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +87,16 @@ class Statistics:
     def layers(self) -> tuple[int, ...]:
         """Layers that there are moments for, ascending."""
         return tuple(sorted(self.moments))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of tokens and diagonals: what is made with other moments must not pass for made with these."""
+        found = hashlib.sha256()
+        for layer in self.layers:
+            moment = self.moments[layer]
+            found.update(f"{layer} {moment.tokens} ".encode())
+            found.update(moment.matrix.diagonal().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def moment(self, layer: int) -> SecondMoment:
         """Return C of ``layer``.

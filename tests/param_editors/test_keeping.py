@@ -46,6 +46,22 @@ def test_a_chain_is_made_again_from_what_was_kept(name, fresh, tmp_path, optimis
     assert same(again.lm, before)
 
 
+def test_what_other_statistics_gave_is_not_taken_up_again(fresh, tmp_path, optimised):
+    """They may bear the same name: a corpus that has grown, another of the same file's name."""
+    lm = fresh("llama")
+    first, second = (random_statistics(lm, seed=seed) for seed in (3, 4))
+    assert first.source == second.source
+    made = []
+    for stats in (first, second, first):
+        model = EditedWeights(lm, "rome", params=quick("rome"), stats=stats, keep=tmp_path)
+        undo = model.edit(EDITS[:1])
+        made.append(weights(lm))
+        undo.revert()
+    assert not all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert all(torch.equal(made[0][name], made[2][name]) for name in made[0])
+    assert len(optimised) == 1  # values do not depend on them
+
+
 def test_neurons_trained_alone_are_not_taken_for_those_of_a_chain(fresh, tmp_path):
     lm = fresh("llama")
     last = lm.layers.count - 1
