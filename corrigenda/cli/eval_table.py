@@ -53,6 +53,9 @@ def table(
     memory_edits: Annotated[int, typer.Option(min=1, help="Edits for methods that keep a memory.")] = 200,
     single_edits: Annotated[int, typer.Option(min=1, help="Single edits for editors of weights.")] = 30,
     sequential_edits: Annotated[int, typer.Option(min=1, help="Sequential edits for editors of weights.")] = 100,
+    edits: Annotated[
+        list[str] | None, typer.Option("--edits", help="Another number for one method, mello=3: a slow one; repeat.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     shard: Annotated[str, typer.Option(help="Run the i-th of n parts of the cells: 1/2.")] = "1/1",
     report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; report what there is.")] = False,
@@ -63,13 +66,13 @@ def table(
     from corrigenda.cli.eval_settings import Measures, Settings
 
     names = [name.strip() for name in methods.split(",") if name.strip()] or known_methods()
-    cells = []
+    own, cells = _own_counts(edits or (), known_methods()), []
     # By protocol and data set first: whatever is finished early can be compared.
     for source, protocol in _grid(data, portability):
         others = tuple(task or ()) if protocol == "sequential" and source == data[0] else ()
         for name in names:
             counts = (single_edits, sequential_edits) if is_editor(name) else (memory_edits, memory_edits)
-            limit = counts[protocol == "sequential"]
+            limit = own.get(name, counts[protocol == "sequential"])
             measures = Measures(success=True, tasks=others if name != NONE else (), task_limit=task_limit)
             cells.append(Cell(source, limit, Settings(name, _schedule(protocol, limit), measures, seed=seed)))
     if not report_only:
@@ -79,6 +82,17 @@ def table(
     done = sorted(path for path in out.glob("*.json") if not path.name.startswith("."))
     for ending in ("html", "md"):
         write_report(done, out / f"report.{ending}", title="Editing methods compared")
+
+
+def _own_counts(given: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Read ``mello=3``. The method need not be in this table."""
+    found = {}
+    for text in given:
+        name, mark, count = text.partition("=")
+        if not mark or name not in known or not count.isdecimal() or int(count) < 1:
+            raise typer.BadParameter(f"{text!r} is not a method and a number: mello=3", param_hint="--edits")
+        found[name] = int(count)
+    return found
 
 
 def _grid(data: Sequence[str], portability: str | None) -> list[tuple[str, Name]]:

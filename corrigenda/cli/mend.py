@@ -41,6 +41,9 @@ def _training(method: str) -> Callable[..., None]:
         lr: Annotated[float, typer.Option(help="Learning rate of the networks, at the start.")] = 1e-3,
         rank: Annotated[int | None, typer.Option(min=1, help="Width of the networks; the preset by default.")] = None,
         seed: Annotated[int, typer.Option(help="Same seed, same networks.")] = 0,
+        if_missing: Annotated[
+            bool, typer.Option("--if-missing", help="Where networks are already, do nothing.")
+        ] = False,
         model: ModelName = DEFAULT_MODEL,
         as_json: AsJson = False,
     ) -> None:
@@ -51,14 +54,17 @@ def _training(method: str) -> Callable[..., None]:
         from corrigenda.param_editors.hyper_recipe import Recipe
         from corrigenda.param_editors.hypernetwork import default_path
 
-        known = [fact for path in data for fact in training_facts(path)]
         lm = with_status(f"loading {model}", lambda: load(model), quiet=as_json)
+        place = out or default_path(method, lm)
+        if if_missing and place.is_file():
+            print_json({"file": str(place)}) if as_json else console().print(f"Networks: {place}")
+            return
+        known = [fact for path in data for fact in training_facts(path)]
         own: Any = editor(method)
         params = own.params_type.preset(method, lm)
         if rank is not None:
             params = params.replace(rank=rank)
         recipe = Recipe(steps=steps, batch_size=batch_size, lr=lr, seed=seed, constrained=method == "ke")
-        place = out or default_path(method, lm)
         about = hyper_training.train(
             own, lm, known[:facts], place, params=params, recipe=recipe, report=_reporter(steps)
         )

@@ -216,6 +216,16 @@ def test_a_method_that_fails_does_not_cost_the_table(call, tiny, data_file, tmp_
     assert (out / "edits-single-none.json").exists()
 
 
+def test_a_slow_method_may_have_fewer_edits(call, tiny, data_file, tmp_path):
+    out = tmp_path / "table"
+    settings = ("--data", data_file, "--out", out, "--model", tiny, "--memory-edits", 2, "--methods", "none,grace")
+    call("eval", "table", *settings, "--edits", "none=1", "--edits", "kn=1")
+    rows = {name: json.loads((out / f"edits-single-{name}.json").read_text()) for name in ("none", "grace")}
+    assert (rows["none"]["edits"]["count"], rows["grace"]["edits"]["count"]) == (1, 2)
+    for wrong in ("nobody=1", "none", "none=0", "none=x"):
+        call("eval", "table", *settings, "--edits", wrong, code=2)
+
+
 class TestBench:
     def test_made_up_edits(self):
         ten = synthetic.edits(10)

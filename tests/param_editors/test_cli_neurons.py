@@ -78,7 +78,9 @@ def test_networks_are_trained_and_found_again(folder: Path, facts: Path, method:
     told = run_json(method, "train", "--data", facts, "--model", folder, "--steps", "3", "--batch-size", "4")
     assert told["steps"] == 3
     assert 0 <= told["held_out"]["held_locality"] <= 1
-    assert Path(told["file"]).is_file()
+    written = Path(told["file"]).stat().st_mtime_ns
+    kept = run_json(method, "train", "--data", facts, "--model", folder, "--if-missing")
+    assert (kept, Path(told["file"]).stat().st_mtime_ns) == ({"file": told["file"]}, written)
     again = CliRunner().invoke(
         app, [method, "train", "--data", str(facts), "--model", str(folder), "--steps", "3", "--rank", "2"]
     )
