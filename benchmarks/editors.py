@@ -24,13 +24,13 @@ import random
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import torch
 
+from corrigenda.cli.expanding import rewording
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
 from corrigenda.eval import datasets
@@ -39,9 +39,6 @@ from corrigenda.eval.wordings import Asked
 from corrigenda.lm.loading import LanguageModel, load
 from corrigenda.lm.packed import packed
 from corrigenda.lm.scoring import greedy, score_targets
-from corrigenda.memory.encoder import MiniLM
-from corrigenda.middleware.expansion import expand
-from corrigenda.middleware.knowledge import Tables
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editable import EditedWeights
 from corrigenda.param_editors.editor import editor
@@ -83,12 +80,15 @@ class Measurement:
     def __init__(self, lm: LanguageModel, given: argparse.Namespace) -> None:
         self.lm, self.given = lm, given
         records = json.loads(given.data.read_text(encoding="utf-8"))
-        self.reword = _rewording(given.data) if given.reword else list
         random.Random(given.seed).shuffle(records)
         self.records = [
             record | {"neighborhood_prompts": record["neighborhood_prompts"][: given.near]}
             for record in records[: given.edits]
         ]
+        edits = [_edit(record) for record in self.records]
+        if given.reword:
+            edits = rewording(Asked(datasets.load(given.data).cases).allows)(edits)
+        self.edits = {record["case_id"]: edit for record, edit in zip(self.records, edits, strict=True)}
         made = editor(given.method)
         params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
         self.keep = Keep(given.out.parent / "kept", lm)
@@ -157,7 +157,7 @@ class Measurement:
         model.prepare()
         assert model.contexts is not None
         keep, anatomy = self.keep.values([]), Anatomy(self.lm)
-        edits = self.reword([_edit(record) for record in self.records])
+        edits = list(self.edits.values())
         with keep.used():
             if isinstance(made, Spread):
                 made.targets(anatomy, edits, model.contexts, model.params, _progress)
@@ -169,7 +169,7 @@ class Measurement:
                 )
 
     def _make(self, part: list[dict[str, Any]]) -> Any:
-        undo = self.model.edit(self.reword([_edit(record) for record in part]))
+        undo = self.model.edit([self.edits[record["case_id"]] for record in part])
         self.ratio = max(self.ratio, undo.consolidation.max_ratio)
         return undo
 
@@ -188,7 +188,7 @@ class Measurement:
     def _score(self, records: list[dict[str, Any]]) -> list[dict[str, float]]:
         prompts, forced = [], []
         for record in records:
-            edit = _edit(record)
+            edit = self.edits[record["case_id"]]
             prompts += [edit.prompt, *record["paraphrase_prompts"], *record["neighborhood_prompts"]]
             forced += [(prompt, edit.target) for prompt in (edit.prompt, *record["paraphrase_prompts"])]
         with packed(self.lm.model):
@@ -196,7 +196,7 @@ class Measurement:
             scores = iter(score_targets(self.lm, [prompt for prompt, _ in forced], [target for _, target in forced]))
         rows = []
         for record in records:
-            target = [_edit(record).target]
+            target = [self.edits[record["case_id"]].target]
             own, others = next(answers), [next(answers) for _ in record["paraphrase_prompts"]]
             near = [(self.before[prompt], next(answers)) for prompt in record["neighborhood_prompts"]]
             row = {
@@ -259,15 +259,6 @@ def speed(lm: LanguageModel, given: argparse.Namespace) -> None:
 def _peak() -> float:
     """Return the most memory that the process has had, in bytes; the interpreter and its libraries included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-def _rewording(data: Path) -> Callable[[list[Edit]], list[Edit]]:
-    """Return what adds wordings that nothing in ``data`` asks."""
-    allowed = Asked(datasets.load(data).cases).allows
-    encoder = MiniLM.load()
-    return lambda edits: [
-        found.edit for found in expand(edits, Tables(), encoder, kinds=("paraphrase",), allowed=allowed)
-    ]
 
 
 def _edit(record: dict[str, Any]) -> Edit:

@@ -97,9 +97,23 @@ def open_method(
     from corrigenda.param_editors.editor import editors
 
     if name in editors():
-        reword = _rewording(name, expansion, allowed)
-        yield _open_editor(name, lm, context, seed, keep, reword, expansion)
+        yield _open_editor(name, lm, context, seed, keep, expansion, allowed)
         return
+    with _open_strategy(name, lm, unedited, context, threshold, expansion, allowed) as method:
+        yield method
+
+
+@contextmanager
+def _open_strategy(
+    name: str,
+    lm: LanguageModel,
+    unedited: Cached,
+    context: Context,
+    threshold: float | None,
+    expansion: Sources,
+    allowed: Callable[[str], bool],
+) -> Iterator[Method]:
+    """Open a strategy in front of a memory of its own."""
     from corrigenda.cli.eval_memory import PassingThrough, Remembering
     from corrigenda.memory.encoder import MiniLM
     from corrigenda.middleware.editable import EditableModel
@@ -118,11 +132,18 @@ def open_method(
 
 
 def _open_editor(
-    name: str, lm: LanguageModel, context: Context, seed: int, keep: Path | None, reword: Reword, expansion: Sources
+    name: str,
+    lm: LanguageModel,
+    context: Context,
+    seed: int,
+    keep: Path | None,
+    expansion: Sources,
+    allowed: Callable[[str], bool],
 ) -> Method:
     """Return an editor of weights with the preset for ``lm``."""
     from corrigenda.param_editors.editable import EditedWeights
 
+    reword = _rewording(name, expansion, allowed)
     edited = EditedWeights(lm, name, seed=seed, keep=keep)
 
     def watch(report: Progress) -> None:

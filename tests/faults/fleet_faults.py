@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from servers import RedisServer, free_port
-from trial import Tally, Trial, until
+from trial import Tally, Trial
+from waiting import until
 
 SENTINEL = """port {port}
 dir {folder}

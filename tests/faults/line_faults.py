@@ -14,7 +14,8 @@ from pathlib import Path
 
 from proxy import Proxy
 from servers import RedisServer
-from trial import Tally, Trial, connect, fact, until
+from trial import Tally, Trial, connect, fact
+from waiting import until
 
 # A writer in a process of its own: prints the first number of each batch once it is acknowledged.
 WRITER = """

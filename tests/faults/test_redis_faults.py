@@ -11,7 +11,8 @@ from proxy import Proxy
 from rounds import FAULTS, NEEDS_COMPILER, provoke
 from server_faults import COMPILER
 from servers import RedisServer
-from trial import connect, fact, until
+from trial import connect, fact
+from waiting import until
 
 from corrigenda.errors import StoreError, StoreUnavailable
 from corrigenda.memory.redis_link import Patience

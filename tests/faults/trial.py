@@ -11,9 +11,10 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from waiting import until
 
 from corrigenda.edit import Edit
 from corrigenda.errors import StoreError
@@ -64,24 +65,6 @@ class Tally:
         """Count a round that ended well."""
         self.rounds += 1
         self.slowest = max(self.slowest, seconds)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
-    """Wait for ``condition``; return how long it took.
-
-    Raises:
-        TimeoutError: Longer than ``seconds``; those in which this process was stopped do not count.
-    """
-    began = last = time.monotonic()
-    left = seconds
-    while not condition():
-        now = time.monotonic()
-        left -= min(now - last, 1.0)
-        last = now
-        if left < 0:
-            raise TimeoutError
-        time.sleep(0.002)
-    return time.monotonic() - began
 
 
 def connect(url: str, **options: object) -> SharedMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import waiting
 from servers import RedisServer
 
 from corrigenda.chat import Chat, Trace
@@ -27,6 +29,7 @@ from corrigenda.testing import FixedEncoder
 
 pytestmark = pytest.mark.redis
 
+until = functools.partial(waiting.until, seconds=5.0)
 QUICK = Patience(answer=1.0, total=0.3, rest=0.1)
 Connect = Callable[..., SharedMemory]
 
@@ -50,15 +53,6 @@ def connect(redis_server: RedisServer) -> Iterator[Connect]:
 def own_server(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
     with RedisServer(tmp_path / "own", appendonly="yes", appendfsync="always") as server:
         yield server
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
-    """Wait for ``condition``; return how long it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.002)
-    return time.monotonic() - began
 
 
 def capital(country: str = "Kazakhstan", city: str = "Astana", **fields: object) -> Edit:
