@@ -12,7 +12,7 @@ Both also edit encoder-decoders. The steps are computed in float32 whatever the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,15 @@ import torch
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
-from corrigenda.lm.decoding import answer_logits
-from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.anatomy import Anatomy, Site, oriented
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
-from corrigenda.param_editors.forwards import call
 from corrigenda.param_editors.params import EditorParams, require, require_whole
-from corrigenda.param_editors.rows import target_ids
 from corrigenda.param_editors.sampling import Contexts
 from corrigenda.param_editors.statistics import Statistics
+from corrigenda.param_editors.targets import PACKED_TOKENS, laid_out
 from corrigenda.param_editors.update import Consolidation
+from corrigenda.param_editors.upper import Text, Upper
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -108,9 +106,9 @@ class FTM:
         with Draft(lm, self.name, max_norm_ratio=chosen.max_norm_ratio) as draft:
             if not edits:
                 return draft.finish([], chosen.to_dict())
-            pairs = [_pair(lm, edit) for edit in edits]
-            with draft.timed("training"):
-                loss, epochs = _train(lm, sites, pairs, chosen, draft, progress)
+            texts = [Text.of(lm, edit.prompt, edit.target) for edit in edits]
+            with draft.timed("training"), _fast(anatomy, texts, min(chosen.layers), sites):
+                loss, epochs = _train(Upper(anatomy, texts, min(chosen.layers)), sites, chosen, draft, progress)
             return draft.finish(edits, chosen.to_dict(), details={"loss": loss, "epochs": epochs})
 
 
@@ -121,17 +119,15 @@ class FTL(FTM):
     params_type: type[EditorParams] = FTLParams
 
 
-def _pair(lm: LanguageModel, edit: Edit) -> tuple[list[int], list[int]]:
-    if not lm.is_encoder_decoder:
-        return target_ids(lm, edit.prompt, edit.target)
-    answer = lm.tokenizer(edit.target, add_special_tokens=False).input_ids
-    return token_ids(lm, edit.prompt), [token for token in answer if token not in lm.eos_ids]
+def _fast(anatomy: Anatomy, texts: Sequence[Text], first: int, sites: Sequence[Site]) -> AbstractContextManager[None]:
+    """Lay out what is not trained for speed, where there is enough to do."""
+    enough = not anatomy.lm.is_encoder_decoder and sum(len(text.row) for text in texts) >= PACKED_TOKENS
+    return laid_out(anatomy, first, but=sites) if enough else nullcontext()
 
 
 def _train(
-    lm: LanguageModel,
+    upper: Upper,
     sites: Sequence[Site],
-    pairs: Sequence[tuple[list[int], list[int]]],
     params: FineTuneParams,
     draft: Draft,
     progress: Progress | None,
@@ -143,10 +139,10 @@ def _train(
     mean = float("inf")
     for epoch in range(1, params.epochs + 1):
         losses: list[float] = []
-        for start in range(0, len(pairs), params.batch_size):
-            part = pairs[start : start + params.batch_size]
+        for start in range(0, len(upper), params.batch_size):
+            part = range(start, min(start + params.batch_size, len(upper)))
             with _trainable(sites):
-                loss = _losses(lm, part, params.loss)
+                loss = _losses(upper, part, params.loss)
                 if not bool(loss.isfinite().all()):
                     raise UnstableUpdate("the training loss is not finite", remedy="Lower lr.")
                 losses += loss.tolist()
@@ -202,15 +198,11 @@ def _trainable(sites: Sequence[Site]) -> Iterator[None]:
             site.weight.requires_grad_(flag)
 
 
-def _losses(lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], kind: str) -> torch.Tensor:
-    """Return the loss of each pair of prompt and target, (pairs,)."""
-    longest = max(len(target) for _, target in pairs)
-    if lm.is_encoder_decoder:
-        logits = answer_logits(lm, *zip(*pairs, strict=True))
-    else:
-        logits = call(lm, pad(lm, [prompt + target[:-1] for prompt, target in pairs]), keep=longest)
+def _losses(upper: Upper, places: Sequence[int], kind: str) -> torch.Tensor:
+    """Return the loss of each text, (places,)."""
     found = []
-    for row, (_, target) in zip(logits, pairs, strict=True):
+    for row, place in zip(upper.logits(places), places, strict=True):
+        target = upper.texts[place].target
         ids = torch.tensor(target, device=row.device)
         own = row[-len(target) :].float().log_softmax(-1)  # (target tokens, V)
         if kind == "last-token":  # every token from where the first one is predicted

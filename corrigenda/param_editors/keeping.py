@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 
 from corrigenda.param_editors.files import read_consolidation, read_tensors, write_consolidation, write_tensors
+from corrigenda.param_editors.update import digest
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -76,6 +77,17 @@ class Values:
 def current_values() -> Values | None:
     """Return where value targets are to be kept, if anywhere."""
     return _current.get()
+
+
+@contextmanager
+def values_after(changed: torch.Tensor) -> Iterator[None]:
+    """Keep value targets apart from those of before ``changed`` was changed: for edits made one after the other."""
+    values = _current.get()
+    if values is None:
+        yield
+        return
+    with Values(values.folder, _name([values.state, digest(changed)])).used():
+        yield
 
 
 @dataclass(frozen=True)

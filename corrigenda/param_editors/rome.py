@@ -17,6 +17,7 @@ and v* = W·k* + δ with the same k*.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,14 @@ from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.anchor import Anchor
 from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
+from corrigenda.param_editors.keeping import values_after
 from corrigenda.param_editors.keys import subject_keys
 from corrigenda.param_editors.params import EditorParams
 from corrigenda.param_editors.rows import check_edits
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
 from corrigenda.param_editors.solve import rome_direction
 from corrigenda.param_editors.statistics import Statistics, find
-from corrigenda.param_editors.targets import ValueParams, value_targets
+from corrigenda.param_editors.targets import ValueParams, laid_out, value_targets
 from corrigenda.param_editors.update import Consolidation
 
 if TYPE_CHECKING:
@@ -85,12 +87,15 @@ class ROME:
                 with draft.timed("contexts"):
                     contexts = sample_contexts(lm, chosen.contexts, seed)
             anchor = Anchor.of(previous) if chosen.norm_anchor else None
-            for place, edit in enumerate(edits):
-                with about(edit):
-                    row, anchor = self._write(anatomy, edit, contexts, chosen, draft, site, factor, anchor)
-                rows.append(row)
-                if progress is not None:
-                    progress("edits", place + 1, len(edits))
+            # Only the one matrix changes from edit to edit: all others are laid out once, if there are several.
+            fast = laid_out(anatomy, layer, half=chosen.v_half, but=[site]) if len(edits) > 1 else nullcontext()
+            with fast:
+                for place, edit in enumerate(edits):
+                    with about(edit), values_after(site.weight) if place else nullcontext():
+                        row, anchor = self._write(anatomy, edit, contexts, chosen, draft, site, factor, anchor)
+                    rows.append(row)
+                    if progress is not None:
+                        progress("edits", place + 1, len(edits))
             carry = anchor.carried() if anchor is not None else None
             return draft.finish(edits, chosen.to_dict(), details={"edits": rows}, carry=carry)
 

@@ -8,7 +8,8 @@ from corrigenda.errors import InvalidParams
 from corrigenda.lm.scoring import score_targets
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import editor
-from corrigenda.param_editors.fine_tune import FTLParams, _losses, _pair
+from corrigenda.param_editors.fine_tune import FTLParams, _losses
+from corrigenda.param_editors.upper import Text, Upper
 
 
 def test_no_element_leaves_the_box(llama):
@@ -31,17 +32,18 @@ def test_ft_l_without_a_box_is_refused():
 def test_the_losses_are_what_they_say(llama):
     """The published baseline takes every target token from where the first is predicted; ours follows the paper."""
     edit = EDITS[2]
-    pair = _pair(llama, edit)
-    prompt, target = pair
+    texts = [Text.of(llama, each.prompt, each.target) for each in (edit, EDITS[0])]
+    upper = Upper(Anatomy(llama), texts, 1)
+    prompt, target = texts[0].source, texts[0].target
     assert len(target) > 1
     score = score_targets(llama, [edit.prompt], [edit.target])[0]
-    found = {kind: float(_losses(llama, [pair, _pair(llama, EDITS[0])], kind)[0]) for kind in ("sequence", "token")}
+    found = {kind: float(_losses(upper, [0, 1], kind)[0]) for kind in ("sequence", "token")}
     assert found["sequence"] == pytest.approx(-score.log_prob, rel=1e-4)
     assert found["token"] == pytest.approx(-score.mean_log_prob, rel=1e-4)
     with torch.no_grad():
         first = llama.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
     wrong = -first[torch.tensor(target)].mean()
-    assert float(_losses(llama, [pair], "last-token")[0]) == pytest.approx(float(wrong), rel=1e-4)
+    assert float(_losses(upper, [0], "last-token")[0]) == pytest.approx(float(wrong), rel=1e-4)
     assert float(wrong) != pytest.approx(found["token"], rel=1e-2)
 
 

@@ -129,3 +129,16 @@ def test_what_is_torn_or_foreign_is_not_taken(fresh, tmp_path, optimised):
     with pytest.raises(ModelDamaged):
         model.edit(EDITS)
     assert torch.isfinite(model.lm.model.lm_head.weight).all()
+
+
+@pytest.mark.parametrize("name", ["rome", "r-rome"])
+def test_values_found_inside_a_sequence_are_not_taken_for_those_of_its_beginning(name, fresh, tmp_path):
+    """A batch of ROME is a sequence: its second value belongs to weights that hold its first edit."""
+    lm = fresh("llama")
+    model = edited(lm, name, tmp_path)
+    model.edit(EDITS[:2]).revert()
+    alone = model.edit(EDITS[1:2])
+    found = weights(lm)
+    alone.revert()
+    EditedWeights(lm, name, params=quick(name), stats=random_statistics(lm)).edit(EDITS[1:2])
+    assert same(lm, found)
