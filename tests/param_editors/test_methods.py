@@ -8,14 +8,16 @@ import torch
 from tiny_editing import EDITS, quick, random_statistics, tiny_models, weights
 
 from corrigenda.edit import Edit
+from corrigenda.lm import packed
 from corrigenda.lm.hooks import Override
+from corrigenda.param_editors import fine_tune, targets
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.editor import editor
 from corrigenda.param_editors.forwards import Resumed
 from corrigenda.param_editors.keys import subject_keys, values_at
 from corrigenda.param_editors.rows import essence_rows, key_rows, target_ids, target_rows, wordings
 from corrigenda.param_editors.sampling import sample_contexts
-from corrigenda.param_editors.targets import value_targets
+from corrigenda.param_editors.targets import laid_out, value_targets
 
 CONTEXTS = (("",), ("Who did it? ", "In about 1600. "))
 
@@ -255,3 +257,37 @@ def test_pmet_eases_off_once_the_target_is_first_and_little_else_moved(llama):
     assert max(editor("pmet").targets(Anatomy(llama), EDITS[:1], CONTEXTS, easy, None).steps) < 30
     hard = quick("pmet", v_steps=3, stop_kl=0.0)
     assert editor("pmet").targets(Anatomy(llama), EDITS[:1], CONTEXTS, hard, None).steps == (3,)
+
+
+def test_what_is_laid_out_once_leaves_the_matrix_that_changes_alone(llama):
+    anatomy = Anatomy(llama)
+    site = anatomy.mlp_out(1)
+    rows = torch.tensor([llama.tokenizer(EDITS[0].prompt).input_ids])
+    with torch.no_grad():
+        before = llama.model(rows).logits
+        kept = site.weight.data.clone()
+        with laid_out(anatomy, 1, but=[site]):
+            torch.testing.assert_close(llama.model(rows).logits, before, rtol=1e-4, atol=1e-4)
+            site.weight.data.mul_(2)
+            inside = llama.model(rows).logits
+        outside = llama.model(rows).logits
+        site.weight.data.copy_(kept)
+    torch.testing.assert_close(inside, outside, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(inside, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rome", "memit", "ft-m"])
+def test_a_batch_in_bfloat16_or_laid_out_is_what_it_would_be_plainly(name, fresh, monkeypatch):
+    """On processors without such instructions the same is computed plainly, and this shows nothing."""
+    found = []
+    monkeypatch.setattr(packed, "_processor_gains", lambda: True)
+    for tokens, half in ((10**9, False), (0, name != "ft-m")):
+        monkeypatch.setattr(targets, "PACKED_TOKENS", tokens)
+        monkeypatch.setattr(fine_tune, "PACKED_TOKENS", tokens)
+        lm = fresh("llama")
+        changes = {"v_half": True} if half else {}
+        done = editor(name).apply(lm, EDITS[:2], params=quick(name, **changes), stats=random_statistics(lm))
+        found.append(torch.cat([update.result(update.original) - update.original for update in done.updates]))
+    plain, fast = found
+    # Adam follows signs, so small gradients of a search in bfloat16 turn into other small steps.
+    assert (plain - fast).norm() < (1e-3 if name == "ft-m" else 0.2) * plain.norm()
