@@ -119,6 +119,8 @@ class Measurement:
             "edits": len(self.records),
             "batch": size,
             "sequential": self.given.sequential,
+            "neighbours": self.given.near,
+            "data": self.given.data.name,
             "reworded": self.given.reword,
             **means,
             "largest_ratio": round(self.ratio, 4),
@@ -238,7 +240,9 @@ def speed(lm: LanguageModel, given: argparse.Namespace) -> None:
     """Print what edits cost, one at a time and together; contexts and statistics are there already."""
     records = json.loads(given.data.read_text(encoding="utf-8"))
     edits = [_edit(record) for record in records[: max(given.edits, given.alone)]]
-    model = EditedWeights(lm, given.method)
+    made = editor(given.method)
+    params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
+    model = EditedWeights(lm, made, params=params)
     model.prepare()
     size = sum(weight.numel() * weight.element_size() for weight in lm.model.parameters())
     model.edit(edits[:1]).revert()  # what is computed once and kept: factors of the statistics
@@ -293,7 +297,6 @@ def main() -> None:
     measure.add_argument("--batch", type=int, default=1, help="edits that are made in one call")
     measure.add_argument("--sequential", action="store_true", help="batches pile up; scored after the last one")
     measure.add_argument("--reword", action="store_true", help="add other wordings of the relation to each edit")
-    measure.add_argument("--params", default="{}", help="changes to the preset, JSON")
     measure.add_argument("--piqa", type=Path, help="score this task before and after (sequential)")
     measure.add_argument("--piqa-limit", type=int, default=400)
     measure.add_argument("--seed", type=int, default=0)
@@ -304,6 +307,8 @@ def main() -> None:
     timed.add_argument("--alone", type=int, default=5, help="edits made one at a time")
     for each in (choose, measure, timed):
         each.add_argument("--model", default="smollm2")
+    for each in (measure, timed):
+        each.add_argument("--params", default="{}", help="changes to the preset, JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
     lm = load(given.model)

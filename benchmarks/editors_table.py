@@ -70,8 +70,11 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 def draw(found: Found, path: Path) -> None:
     """Draw the three scores over the number of edits that are live together."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    # The same figure gives the same file, with words as words.
+    matplotlib.rcParams.update({"svg.hashsalt": "editors", "svg.fonttype": "none"})
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3, sharey=True), COLUMNS, strict=True):
         for method in METHODS:
@@ -80,7 +83,7 @@ def draw(found: Found, path: Path) -> None:
         axes.set(title=name, xscale="log", xlabel="edits live together", ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _points(found: Found, method: str, name: str) -> Sequence[tuple[int, float]]:
@@ -98,13 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--reworded", action="store_true", help="results of --reword")
-    parser.add_argument("--png", type=Path, help="draw instead")
+    parser.add_argument("--figure", type=Path, help="draw instead: .svg or .png")
     given = parser.parse_args()
     found = read(given.folder, reworded=given.reworded)
     if not found:
         parser.error(f"{given.folder} holds no results")
-    if given.png:
-        draw(found, given.png)
+    if given.figure:
+        draw(found, given.figure)
         return
     tables = [markdown(found, sequential=way, cell=cell) for cell in (free, forced) for way in (False, True)]
     print("\n\n".join(table for table in tables if table.count("\n") > 1))
