@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("rome", "r-rome", "memit", "alphaedit", "emmet", "pmet", "ft-m", "ft-l")
+ONE_BY_ONE = ("rome", "r-rome")
+"""They write a batch one edit after the other: it is a sequence."""
 COLUMNS = ("reliability", "generalization", "locality")
 
 Protocol = tuple[bool, int, int]
@@ -26,7 +28,10 @@ def read(folder: Path, *, reworded: bool) -> Found:
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(row, dict) and "sequential" in row and row.get("reworded", False) == reworded:
-            found[row["method"], (row["sequential"], row["batch"], row["edits"])] = row
+            method, batch, edits = row["method"], row["batch"], row["edits"]
+            found[method, (row["sequential"], batch, edits)] = row
+            if method in ONE_BY_ONE and batch == edits > 1:
+                found.setdefault((method, (True, 1, edits)), row)
     return found
 
 
