@@ -247,8 +247,8 @@ def laid_out(anatomy: Anatomy, first: int, *, half: bool = False, but: Sequence[
 
     Args:
         anatomy: The model.
-        first: The first block that gradients run through.
-        half: See :attr:`ValueParams.v_half`.
+        first: The first block that gradients run through. What is shifted may be read there: it stays in float32.
+        half: Whether the blocks above it run in bfloat16; see :attr:`ValueParams.v_half`.
         but: Matrices that are going to change meanwhile.
     """
     changing = {id(site.weight) for site in but}
@@ -257,8 +257,12 @@ def laid_out(anatomy: Anatomy, first: int, *, half: bool = False, but: Sequence[
         found = (part for block in blocks for part in block.modules() if not any(True for _ in part.children()))
         return [part for part in found if id(getattr(part, "weight", None)) not in changing]
 
-    model, above = anatomy.lm.model, [*anatomy.blocks[first:], anatomy.head]
-    with packed(model, fixed(anatomy.blocks[:first])), packed(model, fixed(above), gradients=True, half=half):
+    model, blocks = anatomy.lm.model, anatomy.blocks
+    with (
+        packed(model, fixed(blocks[:first])),
+        packed(model, fixed(blocks[first : first + 1]), gradients=True),
+        packed(model, fixed([*blocks[first + 1 :], anatomy.head]), gradients=True, half=half),
+    ):
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -291,3 +293,19 @@ def test_a_batch_in_bfloat16_or_laid_out_is_what_it_would_be_plainly(name, fresh
     plain, fast = found
     # Adam follows signs, so small gradients of a search in bfloat16 turn into other small steps.
     assert (plain - fast).norm() < (1e-3 if name == "ft-m" else 0.2) * plain.norm()
+
+
+def test_what_is_read_of_the_model_stays_in_float32_in_a_search_in_bfloat16(llama, monkeypatch):
+    """Keys, and the values that δ is added to: an error there would not be noise of a search, but a wrong update."""
+    monkeypatch.setattr(packed, "_processor_gains", lambda: True)
+    anatomy, params = Anatomy(llama), quick("rome", v_steps=1)
+    site = anatomy.mlp_out(1)
+
+    def read(half):
+        with laid_out(anatomy, 1, half=half, but=[site]) if half else nullcontext():
+            keys = subject_keys(anatomy, EDITS[:1], CONTEXTS, 1, flat=True)
+            made = targets_of(llama, EDITS[:1], params.replace(v_half=half), 1, [site.module])
+        return keys.mean, made.base[0]
+
+    for plain, fast in zip(read(False), read(True), strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-5)
