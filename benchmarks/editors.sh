@@ -42,7 +42,7 @@ for method in ft-m ft-l; do
 done
 known=$facts facts=$data/counterfact.json
 run alphaedit-500-sequential --method alphaedit --edits 500 --batch 50 --sequential --near 3 \
-    --params '{"v_half": true, "norm_anchor": true}' --piqa "$data/piqa_valid.jsonl"
+    --params '{"v_half": true, "norm_anchor": true, "ridge": 25}' --piqa "$data/piqa_valid.jsonl"
 for method in memit alphaedit emmet rome r-rome pmet; do
     run "$method-1000" --method "$method" --edits 1000 --batch 1000 --near 3 --params "$half"
     run "$method-500-sequential" --method "$method" --edits 500 --batch 50 --sequential --near 3 --params "$half"
