@@ -89,10 +89,8 @@ class Measurement:
         if given.reword:
             edits = rewording(Asked(datasets.load(given.data).cases).allows)(edits)
         self.edits = {record["case_id"]: edit for record, edit in zip(self.records, edits, strict=True)}
-        made = editor(given.method)
-        params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
         self.keep = Keep(given.out.parent / "kept", lm)
-        self.model = EditedWeights(lm, made, params=params, seed=given.seed, keep=self.keep.folder, progress=_progress)
+        self.model = _editable(lm, given, seed=given.seed, keep=self.keep.folder, progress=_progress)
         self.ratio = 0.0
         self.before = self._unedited()
 
@@ -240,9 +238,7 @@ def speed(lm: LanguageModel, given: argparse.Namespace) -> None:
     """Print what edits cost, one at a time and together; contexts and statistics are there already."""
     records = json.loads(given.data.read_text(encoding="utf-8"))
     edits = [_edit(record) for record in records[: max(given.edits, given.alone)]]
-    made = editor(given.method)
-    params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
-    model = EditedWeights(lm, made, params=params)
+    model = _editable(lm, given)
     model.prepare()
     size = sum(weight.numel() * weight.element_size() for weight in lm.model.parameters())
     model.edit(edits[:1]).revert()  # what is computed once and kept: factors of the statistics
@@ -258,6 +254,13 @@ def speed(lm: LanguageModel, given: argparse.Namespace) -> None:
         row |= {"edits": given.edits, "together": round((time.process_time() - began) / given.edits, 2)}
         row |= {"peak_together": _peak() / size}
     print(json.dumps({name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()}))
+
+
+def _editable(lm: LanguageModel, given: argparse.Namespace, **options: Any) -> EditedWeights:
+    """Return the model to be edited by the method and the parameters that the command names."""
+    made = editor(given.method)
+    params = made.params_type.preset(given.method, lm).replace(**json.loads(given.params))
+    return EditedWeights(lm, made, params=params, **options)
 
 
 def _peak() -> float:

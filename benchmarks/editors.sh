@@ -1,5 +1,6 @@
 #!/bin/sh
-# All figures of the editors of weights (docs/results.md), the cheap ones first; about a day of one core: benchmarks/editors.sh DATA OUT
+# All figures of the editors of weights (docs/results.md), the cheap ones first; about a day of one core:
+# benchmarks/editors.sh DATA OUT
 # DATA is the folder with counterfact.json, counterfact_train.json, corpus.txt and piqa_valid.jsonl. Each line may be
 # killed and run again; what was found is kept in OUT/kept and shared by the methods. Second moments are taken over prose
 # and the wordings of the relations, about subjects that nothing scored here is about. They go into the cache, where all

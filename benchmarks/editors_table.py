@@ -1,7 +1,9 @@
-"""What ``benchmarks/editors.py measure`` found, side by side: methods below each other, protocols beside each other.
+"""What ``benchmarks/editors.py measure`` found, side by side.
 
-python benchmarks/editors_table.py OUT                      # Markdown
-python benchmarks/editors_table.py OUT --png decline.png    # how methods fare as edits grow in number
+    python benchmarks/editors_table.py OUT                          # Markdown
+    python benchmarks/editors_table.py OUT --figure editors.svg     # how methods fare as edits grow in number
+
+Methods stand below each other, protocols beside each other.
 """
 
 from __future__ import annotations
@@ -37,9 +39,8 @@ def read(folder: Path, *, reworded: bool) -> Found:
 
 def markdown(found: Found, *, sequential: bool, cell: Callable[[dict[str, Any]], str]) -> str:
     """Return one table: a row a method, a column a protocol."""
-    protocols = sorted({protocol for _, protocol in found if protocol[0] == sequential}, key=lambda each: each[1:])
-    if sequential:
-        protocols.sort(key=lambda each: each[2])
+    named = {protocol for _, protocol in found if protocol[0] == sequential}
+    protocols = sorted(named, key=lambda each: (each[2], each[1]) if sequential else each[1:])
     lines = ["| method | " + " | ".join(map(_title, protocols)) + " |", "| --- |" + " --- |" * len(protocols)]
     for method in METHODS:
         rows = [found.get((method, protocol)) for protocol in protocols]
@@ -52,9 +53,9 @@ def _title(protocol: Protocol) -> str:
     sequential, batch, edits = protocol
     if sequential:
         return f"{edits} in sequence" + (f", {batch} at a time" if batch > 1 else "")
-    return (
-        f"{edits} single" if batch == 1 else f"{batch} at once" + (f", {edits // batch} times" if edits > batch else "")
-    )
+    if batch == 1:
+        return f"{edits} single"
+    return f"{batch} at once" + (f", {edits // batch} times" if edits > batch else "")
 
 
 def free(row: Mapping[str, Any]) -> str:

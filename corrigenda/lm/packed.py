@@ -9,7 +9,7 @@ made to the weights before the block is seen. Hooks run as ever. Results differ 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,12 @@ MAX_WEIGHTS = 500_000_000
 
 @contextmanager
 def packed(
-    model: Any, parts: Iterable[Any] | None = None, *, gradients: bool = False, half: bool = False
+    model: Any,
+    parts: Iterable[Any] | None = None,
+    *,
+    gradients: bool = False,
+    half: bool = False,
+    but: Collection[Any] = (),
 ) -> Iterator[None]:
     """Run the linear layers of ``model`` from copies laid out for this processor, where that is faster.
 
@@ -40,13 +45,14 @@ def packed(
             block). Takes a second copy of each weight.
         half: Multiply in bfloat16 where the processor has instructions for that, 1.8 times as fast: results are right
             to two or three digits, which serves where a gradient is noise for the most part.
+        but: Modules that are left as they are: their weights may change inside the block.
     """
     form = torch.bfloat16 if half and _has_bfloat16() else torch.float32
     changed = []
     try:
         if _processor_gains() and sum(weight.numel() for weight in model.parameters()) <= MAX_WEIGHTS:
             for module in (each for part in ([model] if parts is None else parts) for each in part.modules()):
-                if (forward := _packed_forward(module, gradients, form)) is not None:
+                if module not in but and (forward := _packed_forward(module, gradients, form)) is not None:
                     module.forward = forward
                     changed.append(module)
         yield

@@ -12,7 +12,7 @@ Both also edit encoder-decoders. The steps are computed in float32 whatever the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +107,10 @@ class FTM:
             if not edits:
                 return draft.finish([], chosen.to_dict())
             texts = [Text.of(lm, edit.prompt, edit.target) for edit in edits]
-            with draft.timed("training"), _fast(anatomy, texts, min(chosen.layers), sites):
-                loss, epochs = _train(Upper(anatomy, texts, min(chosen.layers)), sites, chosen, draft, progress)
+            first = min(chosen.layers)
+            enough = not lm.is_encoder_decoder and sum(len(text.row) for text in texts) >= PACKED_TOKENS
+            with draft.timed("training"), laid_out(anatomy, first, when=enough, but=sites):
+                loss, epochs = _train(Upper(anatomy, texts, first), sites, chosen, draft, progress)
             return draft.finish(edits, chosen.to_dict(), details={"loss": loss, "epochs": epochs})
 
 
@@ -117,12 +119,6 @@ class FTL(FTM):
 
     name = "ft-l"
     params_type: type[EditorParams] = FTLParams
-
-
-def _fast(anatomy: Anatomy, texts: Sequence[Text], first: int, sites: Sequence[Site]) -> AbstractContextManager[None]:
-    """Lay out what is not trained for speed, where there is enough to do."""
-    enough = not anatomy.lm.is_encoder_decoder and sum(len(text.row) for text in texts) >= PACKED_TOKENS
-    return laid_out(anatomy, first, but=sites) if enough else nullcontext()
 
 
 def _train(

@@ -88,8 +88,7 @@ class ROME:
                     contexts = sample_contexts(lm, chosen.contexts, seed)
             anchor = Anchor.of(previous) if chosen.norm_anchor else None
             # Only the one matrix changes from edit to edit: all others are laid out once, if there are several.
-            fast = laid_out(anatomy, layer, half=chosen.v_half, but=[site]) if len(edits) > 1 else nullcontext()
-            with fast:
+            with laid_out(anatomy, layer, when=len(edits) > 1, half=chosen.v_half, but=[site]):
                 for place, edit in enumerate(edits):
                     with about(edit), values_after(site.weight) if place else nullcontext():
                         row, anchor = self._write(anatomy, edit, contexts, chosen, draft, site, factor, anchor)

@@ -13,12 +13,11 @@ element, so an edit gets the δ that it would get alone. An edit that is done le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnstableUpdate
@@ -208,7 +207,8 @@ def _found(
     lm = anatomy.lm
     rows = target_rows(lm, edits, contexts, reworded=params.paraphrases)
     rows += essence_rows(lm, edits, params.essence, at_subject=params.kl_at == "subject")
-    with _fast(anatomy, rows, first, half=params.v_half):
+    enough = params.v_half or sum(len(row.ids) - row.subject for row in rows) >= PACKED_TOKENS
+    with laid_out(anatomy, first, when=enough, half=params.v_half):
         for places in _chunks(rows, len(edits)):
             own = [row for place in places for row in rows if row.edit == place]
             renamed = {place: number for number, place in enumerate(places)}
@@ -235,33 +235,28 @@ def _chunks(rows: Sequence[Row], edits: int) -> list[list[int]]:
     return groups
 
 
-def _fast(anatomy: Anatomy, rows: Sequence[Row], first: int, *, half: bool) -> AbstractContextManager[None]:
-    """Lay out the weights for speed where there is enough to do."""
-    enough = half or sum(len(row.ids) - row.subject for row in rows) >= PACKED_TOKENS
-    return laid_out(anatomy, first, half=half) if enough else nullcontext()
-
-
 @contextmanager
-def laid_out(anatomy: Anatomy, first: int, *, half: bool = False, but: Sequence[Site] = ()) -> Iterator[None]:
+def laid_out(
+    anatomy: Anatomy, first: int, *, when: bool = True, half: bool = False, but: Sequence[Site] = ()
+) -> Iterator[None]:
     """Lay out the weights for speed, for one search or for many: twice from block ``first`` on, where gradients run.
 
     Args:
         anatomy: The model.
         first: The first block that gradients run through. What is shifted may be read there: it stays in float32.
+        when: Whether there is enough to do for that; without effect otherwise.
         half: Whether the blocks above it run in bfloat16; see :attr:`ValueParams.v_half`.
         but: Matrices that are going to change meanwhile.
     """
-    changing = {id(site.weight) for site in but}
-
-    def fixed(blocks: Sequence[nn.Module]) -> list[nn.Module]:
-        found = (part for block in blocks for part in block.modules() if not any(True for _ in part.children()))
-        return [part for part in found if id(getattr(part, "weight", None)) not in changing]
-
+    if not when:
+        yield
+        return
     model, blocks = anatomy.lm.model, anatomy.blocks
+    changing = [model.get_submodule(site.module) for site in but]
     with (
-        packed(model, fixed(blocks[:first])),
-        packed(model, fixed(blocks[first : first + 1]), gradients=True),
-        packed(model, fixed([*blocks[first + 1 :], anatomy.head]), gradients=True, half=half),
+        packed(model, blocks[:first], but=changing),
+        packed(model, blocks[first : first + 1], gradients=True, but=changing),
+        packed(model, [*blocks[first + 1 :], anatomy.head], gradients=True, half=half, but=changing),
     ):
         yield
 
