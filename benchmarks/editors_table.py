@@ -30,11 +30,26 @@ def read(folder: Path, *, reworded: bool) -> Found:
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(row, dict) and "sequential" in row and row.get("reworded", False) == reworded:
-            method, batch, edits = row["method"], row["batch"], row["edits"]
-            found[method, (row["sequential"], batch, edits)] = row
-            if method in ONE_BY_ONE and batch == edits > 1:
-                found.setdefault((method, (True, 1, edits)), row)
-    return found
+            found[row["method"], (row["sequential"], row["batch"], row["edits"])] = row
+    return _same(found)
+
+
+def _same(found: Found) -> Found:
+    """Return ``found`` with what a method that writes edit by edit did once under all protocols that are one to it."""
+    named = {protocol for method, protocol in found if method not in ONE_BY_ONE}
+    own = {key: row for key, row in found.items() if key[0] not in ONE_BY_ONE or key[1] in named}
+    for (method, protocol), row in found.items():
+        whole = method in ONE_BY_ONE and _live(protocol) == protocol[2] > 1
+        alike = [other for other in named if whole and _live(other) == other[2] == protocol[2]]
+        for other in alike or [protocol]:
+            own.setdefault((method, other), row)
+    return own
+
+
+def _live(protocol: Protocol) -> int:
+    """Return how many edits are live together when scores are taken."""
+    sequential, batch, edits = protocol
+    return edits if sequential else batch
 
 
 def markdown(found: Found, *, sequential: bool, cell: Callable[[dict[str, Any]], str]) -> str:
