@@ -109,7 +109,7 @@ def target_rows(
             with about(edit):
                 text = context + turns[turn % len(turns)]
                 source, answer = target_ids(lm, text, edit.target)
-                subject = last_subject_token(lm.tokenizer, text, edit.subject or "")
+                subject = last_subject_token(lm.tokenizer, text, edit.subject or "", start=len(context))
                 rows.append(Row(place, tuple(source + answer[:-1]), subject, tuple(answer)))
     return rows
 

@@ -74,6 +74,28 @@ def test_an_exact_occurrence_wins(llama: LanguageModel) -> None:
     assert last_subject_token(llama.tokenizer, prompt, "Who") < last_subject_token(llama.tokenizer, prompt, "WHO")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "subject", "upto"),
+    [
+        ("Romeo said that Rome lies far from the Romeos' home in", "Rome", "Romeo said that Rome"),
+        ("Romeo thinks that rome", "Rome", "Romeo thinks that rome"),
+        ("Rome, Rome2 and Romeo", "Rome", "Rome"),
+        ("Romeo's friend", "Rome", "Rome"),  # nothing better there
+        ("Rom Romania", "Rom", "Rom"),
+    ],
+)
+def test_a_subject_is_not_looked_for_in_longer_words(prompt: str, subject: str, upto: str) -> None:
+    tokenizer = transformers.ByT5Tokenizer()
+    assert last_subject_token(tokenizer, prompt, subject) == len(upto) - 1
+
+
+def test_what_stands_in_front_of_the_edits_own_words_is_not_searched(llama: LanguageModel) -> None:
+    context, prompt = "I live in France with cats. ", "The president of france is"
+    place = last_subject_token(llama.tokenizer, context + prompt, "France", start=len(context))
+    ids = llama.tokenizer(context + prompt).input_ids
+    assert llama.tokenizer.decode(ids[: place + 1], skip_special_tokens=True).endswith("president of france")
+
+
 def test_a_beginning_of_text_token_shifts_the_place(llama: LanguageModel, fresh: Any) -> None:
     other = fresh("llama").tokenizer
     post = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", other.eos_token_id)])
