@@ -92,12 +92,16 @@ def headed(anatomy: Anatomy, pick: Callable[[torch.Tensor], torch.Tensor] | None
 @contextmanager
 def ended_after(blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
     """Let the blocks behind block ``last`` pass on what it returned: for passes whose logits nobody wants."""
-    returned: list[Any] = []
+    returned: Any = None
+
+    def seen(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal returned
+        returned = output
 
     def through(*args: Any, **kwargs: Any) -> Any:
-        return with_first_tensor(returned[-1], _identity(*args, **kwargs))
+        return with_first_tensor(returned, _identity(*args, **kwargs))
 
-    handle = blocks[last].register_forward_hook(lambda module, args, output: returned.append(output))
+    handle = blocks[last].register_forward_hook(seen)
     try:
         with replaced(dict.fromkeys(blocks[last + 1 :], through)):
             yield
@@ -174,7 +178,8 @@ def last_states(
             for name, states in found.items():
                 seen = (tap.inputs if name in inputs else tap.outputs)[name].float()
                 seen = seen.view(len(places), -1, seen.shape[-1])  # OPT's feed-forward has rows and columns in one
-                states.update(zip(places, seen[:, -1], strict=True))
+                # A copy: a view would keep the states of all other tokens as long as itself.
+                states.update(zip(places, seen[:, -1].clone(), strict=True))
     return {name: torch.stack([states[place] for place in range(len(rows))]) for name, states in found.items()}
 
 
