@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from corrigenda.errors import InvalidParams, MissingStatistics, ModelDamaged
 from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
+from corrigenda.memory.atomic import replacing
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.files import read_tensors, write_tensors
 from corrigenda.param_editors.forwards import call, ended_after, headed
@@ -218,12 +219,13 @@ def collect_from_model(
     if tokens < 1:
         raise InvalidParams(f"tokens must be at least 1, not {tokens}")
     kept = cache_dir() / "stats" / lm.fingerprint[:16] / f"sampled-{tokens}-{window}-{seed}.json"
-    if kept.is_file():
+    try:
         texts = json.loads(kept.read_text(encoding="utf-8"))
-    else:
+    except (OSError, ValueError):  # not there, or torn: sampled again
         texts = sampled_texts(lm, tokens, seed=seed, window=window, progress=progress)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+        with replacing(kept) as file:
+            file.write(json.dumps(texts, ensure_ascii=False).encode())
     return collect(
         lm,
         layers,
@@ -304,23 +306,34 @@ def _accumulate(
     total = sum(map(len, rows))
     partial = home / "partial" / f"{'-'.join(map(str, layers))}.safetensors"
     sums, start = _resume(partial, layers)
-    modules = {layer: anatomy.mlp_out(layer).module for layer in layers}
     for number, begin in enumerate(range(start, len(rows), BATCH), 1):
         part = rows[begin : begin + BATCH]
-        batch = pad(lm, part)
-        with torch.no_grad(), Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, layers[-1]):
-            with headed(anatomy, None):
-                call(lm, batch)
-            for layer, module in modules.items():
-                keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
-                moment = (keys.T @ keys).cpu()
-                sums[layer] = sums[layer] + moment if layer in sums else moment
+        add_moments(sums, anatomy, layers, part)
         done = begin + len(part)
         if number % SAVE_EVERY == 0 and done < len(rows):
             write_tensors(partial, {str(layer): matrix for layer, matrix in sums.items()}, {"rows": str(done)})
         if progress is not None:
             progress("statistics", sum(map(len, rows[:done])), total)
     return {layer: SecondMoment(matrix / total, total) for layer, matrix in sums.items()}
+
+
+@torch.no_grad()
+def add_moments(
+    sums: dict[int, torch.Tensor], anatomy: Anatomy, layers: Sequence[int], rows: Sequence[Sequence[int]]
+) -> None:
+    """Add to ``sums``, layer by layer, Σ k·kᵀ over all tokens of ``rows``, in one pass: (f, f) float64 each."""
+    modules = {layer: anatomy.mlp_out(layer).module for layer in layers}
+    batch = pad(anatomy.lm, rows)
+    used = batch.attention_mask.bool().flatten()
+    model = anatomy.lm.model
+    with Tap(model, modules.values(), outputs=False) as tap, ended_after(anatomy.blocks, max(layers)):
+        with headed(anatomy, None):
+            call(anatomy.lm, batch)
+        for layer, module in modules.items():
+            # OPT's feed-forward has rows and columns in one dimension, others have two.
+            keys = tap.inputs[module].flatten(0, -2)[used].double()  # (tokens, f)
+            moment = (keys.T @ keys).cpu()
+            sums[layer] = sums[layer] + moment if layer in sums else moment
 
 
 def _resume(partial: Path, layers: Sequence[int]) -> tuple[dict[int, torch.Tensor], int]:

@@ -25,12 +25,12 @@ def by_hand(lm, layer, window):
         for start in range(0, len(ids), window):
             with torch.no_grad(), Tap(lm.model, [module]) as tap:
                 lm.model(torch.tensor([ids[start : start + window]]))
-            keys.append(tap.inputs[module][0].double())
+            keys.append(tap.inputs[module].flatten(0, -2).double())
     every = torch.cat(keys)
     return every.T @ every / len(every), len(every)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
 def test_moments_are_the_mean_over_tokens_in_float64(name):
     lm = tiny_models.cached(name)
     stats = collect(lm, [2, 0], TEXTS, window=8)
@@ -93,6 +93,14 @@ def test_text_of_the_model_itself_needs_no_corpus(llama):
     assert again.moment(0).tokens == found.moment(1).tokens
     other = collect_from_model(llama, [1], 600, seed=2, window=32)
     assert not torch.equal(other.moment(1).matrix, found.moment(1).matrix)
+
+
+def test_a_sample_of_text_that_was_cut_off_is_drawn_again(llama):
+    first = collect_from_model(llama, [0], 40)
+    (kept,) = (cache_dir() / "stats" / llama.fingerprint[:16]).glob("sampled-*.json")
+    kept.write_text(kept.read_text()[:-5])
+    assert torch.equal(collect_from_model(llama, [0], 40).moment(0).matrix, first.moment(0).matrix)
+    assert collect_from_model(llama, [1], 40).moment(1).tokens == first.moment(0).tokens
 
 
 def test_thin_statistics_say_so():

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from corrigenda.lm.hooks import Tap
-from corrigenda.lm.tokens import pad
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.engine import Engine, pieces_of
-from corrigenda.param_editors.forwards import call, ended_after
 from corrigenda.param_editors.statistics import (
     BATCH,
     SecondMoment,
     Statistics,
+    add_moments,
     collect,
     collect_from_model,
     find,
@@ -78,19 +76,11 @@ def summed(engine: Engine, layers: Sequence[int], rows: Sequence[list[int]], say
     }
 
 
-@torch.no_grad()
 def moments_task(lm: LanguageModel, piece: tuple[Sequence[int], Sequence[list[int]]]) -> dict[int, torch.Tensor]:
     """Return the sum of k·kᵀ over all tokens of some rows, by layer: (f, f) float64."""
     layers, rows = piece
     anatomy = Anatomy(lm)
-    modules = {layer: anatomy.mlp_out(layer).module for layer in layers}
     sums: dict[int, torch.Tensor] = {}
     for part in pieces_of(rows, BATCH):
-        batch = pad(lm, part)
-        with Tap(lm.model, modules.values()) as tap, ended_after(anatomy.blocks, max(layers)):
-            call(lm, batch)
-            for layer, module in modules.items():
-                keys = tap.inputs[module][batch.attention_mask.bool()].double()  # (tokens, f)
-                moment = (keys.T @ keys).cpu()
-                sums[layer] = sums[layer] + moment if layer in sums else moment
+        add_moments(sums, anatomy, layers, part)
     return sums
