@@ -12,6 +12,7 @@ training that was killed goes on where it was. Facts of ``held_out`` subjects ch
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -300,7 +301,8 @@ class _Trainer:
 
     def _mark(self) -> str:
         own = {name: value for name, value in asdict(self.recipe).items() if name != "steps"}  # more may be asked for
-        return json.dumps([own, len(self.facts), self.kept, self._about])
+        texts = hashlib.sha256(repr(self.upper.texts).encode()).hexdigest()
+        return json.dumps([own, self.anatomy.lm.fingerprint, texts, self.kept, self._about])
 
 
 _KEPT = ("step", "stale", "multiplier", "margin", "best_figures")

@@ -327,6 +327,27 @@ def test_a_killed_training_goes_on_where_it_was(llama: LanguageModel, tmp_path: 
     assert all(torch.equal(tensor, killed[name]) for name, tensor in through.items())
 
 
+def test_a_killed_training_on_other_facts_or_another_model_begins_anew(
+    llama: LanguageModel, fresh: Callable[[str], LanguageModel], tmp_path: Path
+) -> None:
+    other = fresh("llama")
+    other.model.get_output_embeddings().weight.data.mul_(1.5)
+    corrected = [replace(fact, target=ANSWERS[place - 1]) for place, fact in enumerate(FACTS)]
+    for name, lm, facts in (("facts", llama, corrected), ("model", other, FACTS), ("same", llama, FACTS)):
+        seen: list[float] = []
+
+        def report(figures: dict[str, float], seen: list[float] = seen) -> None:
+            seen.append(figures["step"])
+            if figures["step"] == 21:
+                raise KeyboardInterrupt
+
+        for whose, what in ((llama, FACTS), (lm, facts)):
+            seen.clear()
+            with pytest.raises(KeyboardInterrupt):
+                train(MEND(), whose, what, tmp_path / name, report=report, params=PARAMS, recipe=QUICK)
+        assert seen[0] == (21 if name == "same" else 1)
+
+
 def test_facts_of_one_subject_stay_together() -> None:
     facts = [TrainingFact(f"{n}", "x", ("a",), ("b",), f"group {n % 5}") for n in range(50)]
     kept, held = split(facts, Recipe(held_out=0.2))
