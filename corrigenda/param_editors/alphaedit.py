@@ -71,7 +71,7 @@ class AlphaEdit(Spread):
         return found
 
     def _earlier(self, previous: Consolidation | None, layer: int) -> torch.Tensor | None:
-        if previous is None:
+        if previous is None or not (previous.edits or previous.carry):  # nothing has been written yet
             return None
         if previous.method != self.name or _name(layer) not in previous.carry:
             raise InvalidRequest(

@@ -210,6 +210,7 @@ def _new_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     _refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)  # of a killed process with the same number
     draft.mkdir()
     try:
         fill(draft)

@@ -20,7 +20,7 @@ from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
 from corrigenda.param_editors.forwards import call, ended_after, headed
 from corrigenda.param_editors.gradients import Factors
-from corrigenda.param_editors.others import OTHERS
+from corrigenda.param_editors.others import about_others
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -42,10 +42,10 @@ def inputs_of_others(
         last: The highest block among them.
         count: 0…32.
     """
-    if not edit.subject or edit.subject not in edit.prompt or not count:
+    prompts = about_others(edit, count)
+    if not prompts:
         return {}
-    names = [name for name in OTHERS[:count] if name not in edit.prompt]
-    batch = pad(anatomy.lm, [token_ids(anatomy.lm, edit.prompt.replace(edit.subject, name)) for name in names])
+    batch = pad(anatomy.lm, [token_ids(anatomy.lm, prompt) for prompt in prompts])
     tapped = Tap(anatomy.lm.model, list(modules), outputs=False)
     with tapped as tap, ended_after(anatomy.blocks, last), headed(anatomy, None):
         call(anatomy.lm, batch)

@@ -33,7 +33,7 @@ from corrigenda.param_editors.draft import Draft
 from corrigenda.param_editors.editor import Progress, checked_params
 from corrigenda.param_editors.forwards import Resumed, call, last_states
 from corrigenda.param_editors.neurons import Neurons, activation_name, activations, attach, detach, takes_bias
-from corrigenda.param_editors.others import OTHERS
+from corrigenda.param_editors.others import about_others
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 from corrigenda.param_editors.rows import target_ids
 from corrigenda.param_editors.sampling import STARTS, Contexts, every, sample, sample_contexts
@@ -107,6 +107,7 @@ class TPatcher:
     name = "t-patcher"
     params_type: type[EditorParams] = TPatcherParams
     needs_statistics = False
+    adds_neurons = True
 
     def __init__(self) -> None:
         # Inputs of the last feed-forward do not change with patches beside it: one memory serves a chain.
@@ -245,10 +246,7 @@ class _Run:
             own = wrong[: self.params.max_neurons]
         memory = [*self.memory, *self.queries, self._others(edit)]
         patch = _Patch(self.lm, self.layer, queries[own], self.params)
-        if len(own):
-            steps = patch.train(resumed, queries, own, wanted, torch.cat([part for part in memory if len(part)]))
-        else:
-            steps = 0
+        steps = patch.train(resumed, queries, own, wanted, torch.cat(memory)) if len(own) else 0
         sure, right = patch.result(resumed, queries, wanted)
         if not right:
             self.notes.append(f"{edit.prompt!r} did not take after {steps} steps (lowest probability {sure:.2f})")
@@ -258,11 +256,10 @@ class _Run:
 
     def _others(self, edit: Edit) -> torch.Tensor:
         """Return inputs where the edit's prompt is asked about somebody else."""
-        if not edit.subject or edit.subject not in edit.prompt or not self.params.others:
+        prompts = about_others(edit, self.params.others)
+        if not prompts:
             return torch.zeros(0, self.anatomy.map.hidden_size, device=self.lm.device)
-        names = [name for name in OTHERS[: self.params.others] if name not in edit.prompt]
-        rows = [token_ids(self.lm, edit.prompt.replace(edit.subject, name)) for name in names]
-        return feed_forward_inputs(self.anatomy, rows, self.layer)
+        return feed_forward_inputs(self.anatomy, [token_ids(self.lm, prompt) for prompt in prompts], self.layer)
 
 
 def _token_rows(lm: LanguageModel, edit: Edit, contexts: Sequence[str]) -> tuple[list[list[int]], list[int]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 
 import pytest
@@ -84,6 +85,12 @@ def test_a_failed_export_leaves_nothing(llama, tmp_path):
     with pytest.raises(AttributeError):
         export_checkpoint(llama, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(llama, tmp_path):
+    (tmp_path / f".model.{os.getpid()}").mkdir()
+    assert load(export_checkpoint(llama, tmp_path / "model")).fingerprint == llama.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_checkpoint_loads_with_plain_transformers_and_says_the_same(llama, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_editing import EDITS, same, weights
 
+from corrigenda.edit import Edit
 from corrigenda.errors import InvalidParams, UnsupportedArchitecture
 from corrigenda.lm.loading import LanguageModel
 from corrigenda.lm.scoring import greedy, score_targets
@@ -112,3 +113,10 @@ def test_refusals(fresh: Callable[[str], LanguageModel], llama: LanguageModel) -
     with pytest.raises(UnsupportedArchitecture, match="encoder-decoder"):
         TPatcher().apply(fresh("t5"), EDITS, params=QUICK)
     assert TPatcher().apply(llama, [], params=patched(llama)).neurons == ()
+
+
+def test_there_may_be_nothing_to_be_silent_on(llama: LanguageModel) -> None:
+    alone = patched(llama, QUICK.replace(steps=2, memory_tokens=0, others=0))
+    TPatcher().apply(llama, EDITS[:1], params=alone).revert()
+    brazil = Edit("The capital of Brazil is", "Berlin", subject="Brazil")  # the first of the other subjects
+    TPatcher().apply(llama, [brazil], params=alone.replace(others=1)).revert()
