@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from corrigenda.edit import Edit
 from corrigenda.errors import MissingStatistics
 from corrigenda.lm.scoring import TargetScore, greedy, score_targets
-from corrigenda.param_editors.editor import Editor, Progress, editor
+from corrigenda.param_editors.editor import Editor, Progress, editor, files_read
 from corrigenda.param_editors.keeping import Keep
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
 from corrigenda.param_editors.statistics import Statistics, collect_from_model, find
@@ -90,12 +90,17 @@ class EditedWeights:
     def _resumed(self, keep: Keep, edits: Sequence[Edit]) -> Consolidation:
         """Return what an earlier run made of ``edits`` in this state, else make it and keep it."""
         about = [self.editor.name, self.params.to_dict(), self.stats and self.stats.digest, self.seed, self.contexts]
+        about += files_read(self.editor, self.lm, self.params)
         path = keep.path(self.chain, edits, about)
         if (found := keep.find(path)) is not None:
             return found
         with keep.values(self.chain).used():
             done = self._applied(edits)
-        keep.put(path, done)
+        try:
+            keep.put(path, done)
+        except OSError:
+            done.revert()  # an edit that raises has not happened
+            raise
         return done
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:

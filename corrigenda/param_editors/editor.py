@@ -7,7 +7,9 @@ asked for by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corrigenda.edit import Edit
@@ -102,6 +104,15 @@ def editor(name: str) -> Editor:
         raise UnknownName.among("editor", name, list(known))
     made: Editor = known[name].load()()
     return made
+
+
+def files_read(made: Editor, lm: LanguageModel, params: EditorParams) -> list[str]:
+    """Return the sha256 of every file but statistics that the editor works from: trained networks.
+
+    An editor that reads any names them in a method ``reads(lm, params)``.
+    """
+    paths: Sequence[Path] = getattr(made, "reads", lambda lm, params: ())(lm, params)
+    return [sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def checked_params(given: Any, kind: type[EditorParams], method: str, lm: LanguageModel) -> Any:

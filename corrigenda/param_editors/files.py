@@ -107,12 +107,14 @@ def _original(path: Path, row: dict[str, Any], lm: LanguageModel | None) -> torc
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
-    """Write tensors and text to ``path``; the file appears whole or not at all."""
+    """Write tensors and text to ``path``; the file appears whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(_apart(tensors), draft, metadata=meta)
         draft.replace(path)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -209,6 +209,10 @@ class TrainedEditor:
             ) from error
         return network.eval()
 
+    def reads(self, lm: LanguageModel, params: Any) -> tuple[Path, ...]:
+        """Return the files that decide what the editor does, besides its parameters."""
+        return (self.find(lm, params),)
+
     def find(self, lm: LanguageModel, params: Any) -> Path:
         """Return the file of trained networks: as given, in the cache, or in the package."""
         if params.weights is not None:

@@ -9,6 +9,8 @@ from tiny_editing import EDITS, quick, random_statistics, same, weights
 from corrigenda.errors import ModelDamaged
 from corrigenda.param_editors import targets
 from corrigenda.param_editors.editable import EditedWeights
+from corrigenda.param_editors.hypernetwork import HyperParams
+from corrigenda.param_editors.mend import MEND
 from corrigenda.param_editors.t_patcher import TPatcherParams
 from corrigenda.param_editors.update import Consolidation
 
@@ -142,3 +144,32 @@ def test_values_found_inside_a_sequence_are_not_taken_for_those_of_its_beginning
     alone.revert()
     EditedWeights(lm, name, params=quick(name), stats=random_statistics(lm)).edit(EDITS[1:2])
     assert same(lm, found)
+
+
+def test_an_edit_that_cannot_be_kept_has_not_happened(fresh, tmp_path, monkeypatch):
+    model = edited(fresh("llama"), "rome", tmp_path)
+    before = weights(model.lm)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model._keep.__class__, "put", full)
+    with pytest.raises(OSError, match="No space"):
+        model.edit(EDITS[:1])
+    assert same(model.lm, before)
+    assert model.chain == []
+
+
+def test_what_other_networks_did_is_not_taken_up_again(fresh, tmp_path):
+    """The file of trained networks may be written over by another training."""
+    lm, path = fresh("llama"), tmp_path / "networks"
+    params = HyperParams(layers=(0, 1), rank=4, max_norm_ratio=1e6, weights=str(path))
+    ratios = []
+    for longer in (1.0, 50.0):
+        network = MEND().build(lm, params)
+        network.lengthen(longer)
+        MEND().save(network, path, {name: getattr(params, name) for name in ("rank", "layers", "tokens", "matrices")})
+        undo = EditedWeights(lm, "mend", params=params, keep=tmp_path / "kept").edit(EDITS[:1])
+        ratios.append(undo.consolidation.max_ratio)
+        undo.revert()
+    assert ratios[1] == pytest.approx(50 * ratios[0], rel=0.05)
