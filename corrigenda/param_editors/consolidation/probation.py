@@ -15,6 +15,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -181,14 +182,19 @@ class Probation:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         asked = {"edition": self.editions.current().edition, "when": now}
         data = "".join(json.dumps(row | asked) + "\n" for row in rows)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            os.write(handle, data.encode())  # one write: lines of several processes do not mix
+            size = os.fstat(handle).st_size
+            torn = bool(size) and os.pread(handle, 1, size - 1) != b"\n"  # by a full disk, or a kill
+            os.write(handle, ("\n" * torn + data).encode())  # one write: lines of several processes do not mix
         finally:
             os.close(handle)
 
     def _rows(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a cut-off line was never noted
+        rows = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):  # a cut-off line was never noted
+                rows.append(json.loads(line))
+        return rows

@@ -22,10 +22,10 @@ from corrigenda.param_editors.consolidation import marks
 from corrigenda.param_editors.consolidation.chain import promoted_updates, require_removable
 from corrigenda.param_editors.consolidation.durable import publish_folder, read_json, write_json
 from corrigenda.param_editors.consolidation.editions import Current, Editions, slug, version
-from corrigenda.param_editors.consolidation.job import Result, read_result
 from corrigenda.param_editors.consolidation.notebook import content_key
 from corrigenda.param_editors.consolidation.plan import Plan, require_current
-from corrigenda.param_editors.consolidation.publishing import MANIFEST, Kind, publish, verify
+from corrigenda.param_editors.consolidation.publishing import MANIFEST, Kind, base_model, publish, verify
+from corrigenda.param_editors.consolidation.result import Result, read_result
 from corrigenda.param_editors.consolidation.serving import ModelServer
 from corrigenda.param_editors.export import MAX_RANK
 
@@ -216,21 +216,12 @@ def _build(
     editions: Editions, name: str, promotions: Sequence[str], kind: Kind, lm: LanguageModel | None, max_rank: int
 ) -> None:
     """Write the edition of ``promotions``."""
-    from corrigenda.lm.loading import load
-
-    about = editions.about()
-    base = lm if lm is not None else load(about["model"])
-    if base.fingerprint != about["fingerprint"]:
-        raise PlanOutdated(
-            f"{about['model']} is not the model that was printed on: its weights differ",
-            remedy="Bring the base model back, or replay the ledger: corrigenda consolidate replay.",
-        )
     publish(
         editions.editions / name,
         kind,
         promoted_updates(editions, promotions),
-        base,
-        base=about["model"],
+        base_model(editions, lm),
+        base=editions.model,
         records=[editions.promotion(one) for one in promotions],
         max_rank=max_rank,
     )

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from corrigenda.errors import InvalidRequest, ModelDamaged
+from corrigenda.errors import InvalidRequest, ModelDamaged, PlanOutdated
 from corrigenda.param_editors.consolidation.chain import apply_chain, write_chain
 from corrigenda.param_editors.consolidation.durable import file_digests, publish_folder, read_json
 from corrigenda.param_editors.export import export_checkpoint, export_delta, export_lora
@@ -113,12 +113,28 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def load_edition(editions: Editions) -> LanguageModel:
-    """Return the model in force, whatever kind its edition is of: the base weights with everything printed on them."""
-    from corrigenda.lm.loading import load
+    """Return the model in force, whatever kind its edition is of: the base weights with everything printed on them.
 
-    lm = load(editions.model)
+    Raises:
+        PlanOutdated: The base model is not the one that was printed on.
+    """
+    lm = base_model(editions)
     write_chain(editions, editions.current().promotions, lm)
     return lm
+
+
+def base_model(editions: Editions, lm: LanguageModel | None = None) -> LanguageModel:
+    """Return the model that was printed on; ``lm`` where it is loaded already. Raises :class:`PlanOutdated`."""
+    from corrigenda.lm.loading import load
+
+    about = editions.about()
+    base = lm if lm is not None else load(about["model"])
+    if base.fingerprint != about["fingerprint"]:
+        raise PlanOutdated(
+            f"{about['model']} is not the model that was printed on: its weights differ",
+            remedy="Bring the base model back, or replay the ledger: corrigenda consolidate replay.",
+        )
+    return base
 
 
 def card(name: str, kind: str, base: str, records: Sequence[Mapping[str, Any]]) -> str:

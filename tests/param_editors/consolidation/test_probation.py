@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from learned_consolidation import good_edits
 
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import InvalidRequest, PlanOutdated
 from corrigenda.lm.loading import load
 from corrigenda.param_editors.consolidation.overview import overview
 from corrigenda.param_editors.consolidation.probation import Probation, Terms
@@ -52,6 +52,26 @@ def test_live_traffic_is_watched_and_what_fails_stays(watched):
         file.write('{"edit": "e1", "promo')  # a process that was killed while it wrote
     assert probation.retire(Terms(days=0, asked=1)) == [one.id]
     assert other.id in {edit.id for edit in world.memory.live()}
+
+
+def test_a_line_that_was_cut_off_spoils_none_after_it(watched):
+    _, probation, _ = watched
+    row = {"edit": "e0", "promotion": "x", "right": True}
+    probation._note([row])
+    with probation.path.open("a") as file:
+        file.write('{"edit": "e1", "promo')
+    probation._note([row | {"edit": "e2"}])
+    assert [found["edit"] for found in probation._rows()] == ["e0", "e2"]
+
+
+def test_the_edition_of_another_base_model_is_refused(watched):
+    world, *_ = watched
+    lm = load(world.model)
+    about = world.editions.folder / "about.json"
+    about.write_text(json.dumps({"model": str(world.model), "fingerprint": "of another"}))
+    with pytest.raises(PlanOutdated, match="weights differ"):
+        load_edition(world.editions)
+    assert lm.fingerprint == world.fingerprint
 
 
 def test_what_other_weights_said_proves_nothing(watched):
