@@ -45,12 +45,12 @@ from corrigenda.middleware.generate import EditedModel
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.engine import Engine, LocalEngine, in_order, pieces_of
 from corrigenda.param_editors.consolidation.gate import Gate
-from corrigenda.param_editors.consolidation.job import read_result
 from corrigenda.param_editors.consolidation.plan import Plan
 from corrigenda.param_editors.consolidation.printing import Piece, targets_task
 from corrigenda.param_editors.consolidation.probation import Probation, Terms
 from corrigenda.param_editors.consolidation.promotion import promote, rollback
 from corrigenda.param_editors.consolidation.ray_engine import RayEngine
+from corrigenda.param_editors.consolidation.result import read_result
 from corrigenda.param_editors.sampling import sample_contexts
 
 TOKENS = 12

@@ -11,10 +11,10 @@ from rich.markup import escape
 from corrigenda.cli.common import console, err_console, print_json, print_table
 
 if TYPE_CHECKING:
-    from corrigenda.param_editors.consolidation.job import Result
     from corrigenda.param_editors.consolidation.plan import Plan
     from corrigenda.param_editors.consolidation.probation import Standing
     from corrigenda.param_editors.consolidation.promotion import Change
+    from corrigenda.param_editors.consolidation.result import Result
 
 
 def say(*, quiet: bool) -> Callable[[str, int, int], None]:

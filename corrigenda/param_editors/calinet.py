@@ -87,6 +87,7 @@ class CaliNET:
     name = "calinet"
     params_type: type[EditorParams] = CaliNETParams
     needs_statistics = False
+    adds_neurons = True
 
     def apply(
         self,

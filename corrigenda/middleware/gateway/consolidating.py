@@ -16,8 +16,8 @@ from corrigenda.memory.memory import Memory
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
     from corrigenda.param_editors.consolidation.editions import Editions
-    from corrigenda.param_editors.consolidation.job import Result
     from corrigenda.param_editors.consolidation.plan import Plan
+    from corrigenda.param_editors.consolidation.result import Result
 
 _OPTIONS = frozenset({"params", "layers", "tags", "min_age_days", "limit", "seed", "kind", "gate"})
 _GATE = frozenset({"minimums", "max_drops", "limit"})

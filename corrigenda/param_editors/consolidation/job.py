@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import PlanOutdated, UnstableUpdate
+from corrigenda.errors import InvalidEdit, InvalidRequest, PlanOutdated, UnstableUpdate
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
 from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
@@ -24,10 +24,11 @@ from corrigenda.param_editors.consolidation.engine import Engine, in_order, piec
 from corrigenda.param_editors.consolidation.gate import CHECKS, Figure, Gate
 from corrigenda.param_editors.consolidation.moments import moments_for
 from corrigenda.param_editors.consolidation.notebook import Notebook, content_key
-from corrigenda.param_editors.consolidation.plan import Plan, require_current
+from corrigenda.param_editors.consolidation.plan import Plan, adds_neurons, require_current, require_weights
 from corrigenda.param_editors.consolidation.printing import Known, Piece, is_staged, keys_task, staged, targets_task
 from corrigenda.param_editors.consolidation.questions import Answer, answer_task
-from corrigenda.param_editors.editor import Editor, editor
+from corrigenda.param_editors.consolidation.result import Result, read_result
+from corrigenda.param_editors.editor import Editor, editor, files_read
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
 from corrigenda.param_editors.update import Consolidation
 from corrigenda.paths import sync
@@ -42,46 +43,11 @@ COLLAPSED = 0.5
 """Share of edits that must hold for the others to be dropped one by one; below, they spoil each other as a set."""
 
 SOLVING = frozenset({"moment_weight", "ridge", "null_threshold", "relative", "max_norm_ratio", "norm_anchor"})
-"""Hyper-parameters that value targets do not depend on: a plan with others finds the targets of an earlier one."""
+"""Hyper-parameters that value targets do not depend on: a plan with others finds what an earlier one found in the same
+weights."""
 
 Say = Callable[[str, int, int], None]
 """Told (stage, done, total)."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job came to.
-
-    Attributes:
-        job: Its id.
-        kept: Edits that are in the weights and hold, in the order of the plan.
-        dropped: Why the others are not, by id.
-        batches: Files of consolidations in the job's folder, in the order of printing, with their sha256.
-        figures: The gate's figures for what was kept, by name: before, after, asked.
-        faults: Thresholds that are missed even so; there is nothing to promote then.
-        trials: Sets that were printed and judged.
-        seconds: Wall time by stage, of the run that did the work.
-    """
-
-    job: str
-    kept: tuple[str, ...]
-    dropped: Mapping[EditId, str]
-    batches: tuple[tuple[str, str], ...]
-    figures: Mapping[str, Mapping[str, float]]
-    faults: tuple[str, ...]
-    trials: int
-    seconds: Mapping[str, float]
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is something to promote."""
-        return bool(self.kept) and not self.faults
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Result:
-        """Build from the JSON object of ``result.json``."""
-        batches = tuple((name, digest) for name, digest in row["batches"])
-        return cls(**{**row, "kept": tuple(row["kept"]), "batches": batches, "faults": tuple(row["faults"])})
 
 
 def run(
@@ -113,6 +79,7 @@ def run(
     editions = Editions.of(home, plan.model, plan.fingerprint)
     with editions.locked(f"run {plan.id}"):
         require_current(plan, editions)
+        require_weights(plan.editor)
         path = editions.jobs / plan.id / "result.json"
         if path.is_file():
             return read_result(editions, plan.id)
@@ -135,23 +102,12 @@ def run(
     return result
 
 
-def read_result(editions: Editions, job: str) -> Result:
-    """Return what a finished job came to. Raises :class:`PlanOutdated` when it is not finished."""
-    from corrigenda.param_editors.consolidation.durable import read_json
-
-    path = editions.jobs / job / "result.json"
-    if not path.is_file():
-        raise PlanOutdated(f"the job {job} is not finished", remedy="corrigenda consolidate run PLAN")
-    return Result.from_dict(read_json(path))
-
-
 class _Job:
     """One run of a plan."""
 
     def __init__(self, plan: Plan, editions: Editions, lm: LanguageModel, engine: Engine, say: Say) -> None:
         self.plan, self.editions, self.lm, self.engine, self.say = plan, editions, lm, engine, say
         self.folder = editions.jobs / plan.id
-        self.notes = Notebook(self.folder / "notes")
         self.targets, self.answers = Notebook(editions.folder / "targets"), Notebook(editions.folder / "answers")
         self.params = plan.editor_params()
         self.stats: Any = None
@@ -166,11 +122,13 @@ class _Job:
     def run(self) -> Result:
         """Do everything that is not noted yet."""
         self._touch(update.name for done in promoted_updates(self.editions, self.plan.onto) for update in done.updates)
+        # Printed one after the other, the keys of the next layer being collected in between.
         self._touch(Anatomy(self.lm).mlp_out(layer).name for layer in self.params.layers)
         made = editor(self.plan.editor)
         if made.needs_statistics:
             # Of the base model: what its old memories look like is not asked of an edited one.
             self.stats = self._timed("statistics", self._statistics)
+        self.notes = Notebook(self.folder / "notes" / self._inputs())
         earlier = write_chain(self.editions, self.plan.onto, self.lm)
         self.previous = earlier[-1] if earlier and earlier[-1].method == self.plan.editor else None
         if hasattr(self.params, "contexts"):
@@ -195,6 +153,12 @@ class _Job:
                 self.kept += [edit.id for edit in admission.kept]
         lost = {i: f"held when it was printed, but {why}" for i, why in self.last_row.get("lost", {}).items()}
         return self._result(dropped | lost, files, trials)
+
+    def _inputs(self) -> str:
+        """Name what the plan refers to but does not hold; when that changes, nothing is taken from earlier runs."""
+        networks = files_read(editor(self.plan.editor), self.lm, self.params)
+        asked = [_digest(source) for source in (*self.plan.gate.cases, *self.plan.gate.tasks)]
+        return content_key(self.stats and self.stats.digest, networks, asked)
 
     def undo(self) -> None:
         """Put the model back as it was."""
@@ -232,14 +196,21 @@ class _Job:
         """Print ``edits``, ask the gate's questions, and put the model back."""
         try:
             done = self._timed("print", lambda: self._print(made, edits))
-        except UnstableUpdate as error:
-            return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}}
+        except (UnstableUpdate, InvalidEdit, InvalidRequest) as error:
+            return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}, "after": []}
         try:
-            row: dict[str, Any] = self._timed("gate", lambda: self._examine(f"batch-{number}-after-{key}", edits))
-            return row
+            return self._judged(number, key, edits, done)
         finally:
             done.revert()
             self._latest = key, done  # most often what is admitted is what was tried last
+
+    def _judged(self, number: int, key: str, edits: Sequence[Edit], done: Consolidation) -> dict[str, Any]:
+        """Take the gate's figures, with which weights they are of."""
+        after = _after([done])
+        self._touch_printed(done)
+        name = f"batch-{number}-after-{key}-{content_key(after)}"
+        row: dict[str, Any] = self._timed("gate", lambda: self._examine(name, edits))
+        return row | {"after": after}
 
     def _examine(self, name: str, edits: Sequence[Edit]) -> dict[str, Any]:
         """Take the gate's figures; what costs most only when nothing is wrong so far."""
@@ -271,7 +242,7 @@ class _Job:
         }
 
     def _print(self, made: Editor, edits: Sequence[Edit]) -> Consolidation:
-        return made.apply(
+        done = made.apply(
             self.lm,
             edits,
             params=self.params,
@@ -280,25 +251,43 @@ class _Job:
             previous=self.chain[-1] if self.chain else self.previous,
             contexts=self.contexts or None,
         )
+        if done.neurons:
+            done.revert()
+            raise adds_neurons(self.plan.editor)  # one that did not say so
+        return done
 
     def _write_batch(self, number: int, edits: Sequence[Edit]) -> tuple[str, str]:
         """Print what was admitted for good, into the job's copy and into a file."""
-        path = self.folder / f"batch-{number}.safetensors"
+        key = content_key([edit.id for edit in edits])
+        path = self.folder / f"batch-{number}-{content_key(key, self.notes.folder.name)}.safetensors"
         if path.is_file():
             done = Consolidation.load(path, self.lm)
             done.write()
         else:
-            key, done = self._latest
-            if key == content_key([edit.id for edit in edits]):
+            latest, done = self._latest
+            if latest == key:
                 done.write()
             else:
                 done = self._timed("print", lambda: self._print(self._made, edits))
+            if _after([done]) != self.last_row["after"]:
+                self._judge_again(number, key, edits, done)
             done.save(path)
             sync(path)
             sync(path.parent)
         self.chain.append(done)
-        self._touch(update.name for update in done.updates)
+        self._touch_printed(done)
         return path.name, sha256(path)
+
+    def _judge_again(self, number: int, key: str, edits: Sequence[Edit], done: Consolidation) -> None:
+        """Judge weights that came out otherwise than those that passed: another machine or library adds otherwise."""
+        row = self._judged(number, key, edits, done)
+        if row["faults"] or row["failed"].keys() - self.last_row["failed"].keys():
+            done.revert()
+            raise PlanOutdated(
+                f"printed again, batch {number} came out differently and does not pass: {_in_words(row)}",
+                remedy="Go on where the job was begun, or make a new plan.",
+            )
+        self.last_row = row
 
     # Tasks
 
@@ -323,7 +312,7 @@ class _Job:
     def _targets_name(self, edits: Sequence[Edit]) -> str:
         """Name targets by everything that decides them: another plan may ask for the same."""
         params = {name: value for name, value in self.params.to_dict().items() if name not in SOLVING}
-        here = [self.plan.fingerprint, list(self.plan.onto), [str(edit_id) for edit_id in self.kept]]
+        here = [self.plan.fingerprint, list(self.plan.onto), _after(self.chain)]
         return content_key(here, self.plan.editor, params, self.contexts, [edit.to_dict() for edit in edits])
 
     def _keys(self, edits: Sequence[Edit], contexts: Contexts, layer: int) -> torch.Tensor:
@@ -369,6 +358,11 @@ class _Job:
             if name not in self.originals:
                 self.originals[name] = weights[name].data.clone()
 
+    def _touch_printed(self, done: Consolidation) -> None:
+        """Keep the originals of weights that were printed into: an editor may write more than the layers' outputs."""
+        for update in done.updates:
+            self.originals.setdefault(update.name, update.original)
+
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
         try:
@@ -386,6 +380,17 @@ class _Job:
         missed = [str(check).removeprefix("FAIL").strip() for check in verdict.failures if kept]
         seconds = {stage: round(spent, 2) for stage, spent in self.seconds.items()}
         return Result(self.plan.id, kept, dropped, tuple(files), figures, tuple(missed), trials, seconds)
+
+
+def _digest(source: str) -> str:
+    """Return the hash of a file of questions, which may be given as NAME=FILE; of a built-in set, its name."""
+    files = [path for name in (source, source.partition("=")[2]) if name and (path := Path(name)).is_file()]
+    return sha256(files[0]) if files else source
+
+
+def _after(chain: Sequence[Consolidation]) -> list[str]:
+    """Return what names the weights that ``chain`` left behind."""
+    return [update.after for done in chain for update in done.updates]
 
 
 def _made(folder: Path) -> Path:

@@ -39,7 +39,7 @@ def _job(editions: Editions, job: str) -> dict[str, Any]:
         state = f"{len(result['kept'])} edits passed the gate" if passed else "the gate is closed"
         state += f"; promoted as {promoted[-1]}" if promoted else ""
         return row | {"state": state, "kept": len(result["kept"]), "dropped": len(result["dropped"])}
-    notes = len(list((folder / "notes").glob("*")))
+    notes = len(list((folder / "notes").rglob("*.*")))
     return row | {"state": f"not finished, {notes} steps are noted; run its plan again", "steps": notes}
 
 

@@ -20,7 +20,7 @@ from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
 from corrigenda.param_editors.consolidation.marks import bare
 from corrigenda.param_editors.consolidation.notebook import content_key
-from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, locatable
+from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, printable
 from corrigenda.param_editors.editor import editor, editors
 from corrigenda.param_editors.params import EditorParams, require, require_whole
 
@@ -170,6 +170,7 @@ def default_editor(count: int, lm: LanguageModel) -> str:
         if lm.is_encoder_decoder and editor(name).needs_statistics:
             continue
         try:
+            require_weights(name)
             editor(name).params_type.preset(name, lm)
         except InvalidParams:
             continue
@@ -247,13 +248,26 @@ def require_current(plan: Plan, editions: Editions) -> None:
         )
 
 
+def require_weights(name: str) -> None:
+    """Refuse an editor that adds neurons. Raises :class:`InvalidParams`."""
+    if getattr(editor(name), "adds_neurons", False):
+        raise adds_neurons(name)
+
+
+def adds_neurons(name: str) -> InvalidParams:
+    """Build the error for an editor that adds neurons: editions are the base with changed weights."""
+    return InvalidParams(
+        f"{name} adds neurons beside the weights, which promotions cannot hold",
+        remedy="Print with another editor, or export a checkpoint of it: corrigenda export.",
+    )
+
+
 def _printable(chosen: Chosen, method: str | None, lm: LanguageModel) -> tuple[str, Chosen]:
     """Return the editor, and what of ``chosen`` it can print. Raises :class:`NothingToPrint`."""
     name = method or default_editor(len(chosen.edits), lm)
-    left_out, edits = dict(chosen.left_out), chosen.edits
-    if editor(name).needs_statistics:
-        fit = locatable(lm, edits)
-        edits, left_out = fit.edits, left_out | fit.left_out
+    require_weights(name)
+    fit = printable(lm, chosen.edits, located=editor(name).needs_statistics)
+    edits, left_out = fit.edits, chosen.left_out | fit.left_out
     if not edits:
         reasons = "; ".join(f"{edit_id}: {reason}" for edit_id, reason in list(left_out.items())[:3])
         raise NothingToPrint(f"nothing to print{': ' + reasons if reasons else ''}", remedy="Select other edits.")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from corrigenda.memory.memory import Memory
 
 
+ROOM = 32
+"""Tokens that contexts in front of a prompt, and answers that are longer than the target, may take."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """What a plan asks of an edit; everything that is given must hold.
@@ -107,14 +111,25 @@ def choose(
     return Chosen(tuple(fit), left_out)
 
 
-def locatable(lm: LanguageModel, edits: Sequence[Edit]) -> Chosen:
-    """Part ``edits`` into those that locate-then-edit methods can work on and, with the reason, those they cannot."""
-    from corrigenda.param_editors.rows import check_edits
+def printable(lm: LanguageModel, edits: Sequence[Edit], *, located: bool) -> Chosen:
+    """Part ``edits`` into those that an editor can work on and, with the reason, those that it cannot.
+
+    Args:
+        lm: The model; all wordings of an edit have to fit into its context, with :data:`ROOM` to spare.
+        edits: Which.
+        located: Whether the editor looks for the subject in the prompt.
+    """
+    from corrigenda.lm.tokens import check_length
+    from corrigenda.param_editors.rows import check_edits, target_ids
 
     good, left_out = [], {}
     for edit in edits:
         try:
-            check_edits(lm, [edit])
+            if located:
+                check_edits(lm, [edit])
+            for wording in (edit.prompt, *edit.paraphrases):
+                source, answer = target_ids(lm, wording, edit.target)
+                check_length(lm, [*source, *answer], room=ROOM)
             good.append(edit)
         except CorrigendaError as error:
             left_out[edit.id] = error.message

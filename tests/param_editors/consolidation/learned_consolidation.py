@@ -16,8 +16,9 @@ from corrigenda.lm.loading import LanguageModel, load
 from corrigenda.memory.memory import Memory
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
-from corrigenda.param_editors.consolidation.job import Result, run
+from corrigenda.param_editors.consolidation.job import run
 from corrigenda.param_editors.consolidation.plan import Plan, make_plan
+from corrigenda.param_editors.consolidation.result import Result
 from corrigenda.param_editors.files import write_tensors
 from corrigenda.param_editors.statistics import collect
 from corrigenda.paths import cache_dir

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
 from learned import edit, facts
 from learned_consolidation import EDITED, PARAMS, good_edits, poison, same, weights_of
 
 from corrigenda.edit import Edit
-from corrigenda.errors import InvalidParams, MissingStatistics, ModelLocked, NothingToPrint, PlanOutdated
+from corrigenda.errors import InvalidEdit, InvalidParams, MissingStatistics, ModelLocked, NothingToPrint, PlanOutdated
 from corrigenda.lm.loading import load
+from corrigenda.param_editors.consolidation import job
 from corrigenda.param_editors.consolidation.editions import Editions
-from corrigenda.param_editors.consolidation.job import read_result, run
+from corrigenda.param_editors.consolidation.engine import LocalEngine
+from corrigenda.param_editors.consolidation.job import run
 from corrigenda.param_editors.consolidation.plan import Plan
 from corrigenda.param_editors.consolidation.promotion import promote
+from corrigenda.param_editors.consolidation.result import read_result
 from corrigenda.param_editors.consolidation.selection import Selection
+from corrigenda.param_editors.files import read_tensors, write_tensors
+from corrigenda.param_editors.hypernetwork import HyperParams
+from corrigenda.param_editors.memit import MEMIT
+from corrigenda.param_editors.mend import MEND
 from corrigenda.param_editors.update import Consolidation
+from corrigenda.paths import cache_dir
 
 
 def test_a_plan_written_by_hand_and_read_again_is_the_same_job(world, tmp_path):
@@ -172,3 +182,114 @@ def test_tasks_and_paraphrases_are_asked(world_of, tmp_path):
     assert result.figures["choices"]["before"] == 1.0
     assert result.figures["edits"]["asked"] >= len(result.kept)
     assert edit(EDITED[0]).id in {*result.kept, *result.dropped}
+
+
+def test_targets_found_in_other_weights_are_not_taken(world, tmp_path):
+    """From the second batch on, weights depend on what the first was solved with."""
+    world.run(world.plan(batch_size=4))
+    plan = world.plan(batch_size=4, params={**PARAMS, "moment_weight": 400.0})
+    shared = written(world.editions, world.run(plan))
+    elsewhere = tmp_path / "elsewhere"
+    alone = written(Editions.of(elsewhere, plan.model, plan.fingerprint), run(plan, elsewhere))
+    assert [done.updates[0].after for done in shared] == [done.updates[0].after for done in alone]
+
+
+def test_an_editor_that_writes_more_than_the_layers_outputs_leaves_the_model_as_it_was(world, tmp_path):
+    lm = load(world.model)
+    before = weights_of(lm)
+    params = HyperParams(layers=(0, 1), rank=4, lengths=(20.0,), max_norm_ratio=1e9, weights=str(tmp_path / "networks"))
+    about = {name: getattr(params, name) for name in ("rank", "layers", "tokens", "matrices")}
+    MEND().save(MEND().build(lm, params), tmp_path / "networks", about)
+    gate = {"minimums": {"edits": 0.0}}
+    plan = world.plan(method="mend", params=params.to_dict(), layers=None, gate=gate, tolerance=1.0)
+    sent = []
+
+    class Watching(LocalEngine):
+        def run(self, task, pieces, changed):
+            now = {name: weight for name, weight in lm.model.named_parameters() if name not in changed}
+            sent.append(all(torch.equal(weight, before[name]) for name, weight in now.items()))
+            return super().run(task, pieces, changed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "start_engine", lambda name, lm, source, address=None: Watching(lm))
+        result = world.run(plan, lm=lm)
+    assert any(update.name.endswith("up_proj.weight") for update in written(world.editions, result)[0].updates)
+    assert all(sent)  # what a worker does not get is as it loaded it
+    assert same(weights_of(lm), before)
+
+
+def test_a_verdict_on_other_weights_is_not_taken(world, monkeypatch):
+    """Killed after the gate; then what the plan refers to as 'the cache' changes."""
+    plan = world.plan()
+    judged = []
+    real = job._Job._judged
+    monkeypatch.setattr(job._Job, "_judged", lambda self, *args: judged.append(real(self, *args)) or judged[-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job._Job, "_write_batch", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.run(plan)
+    lm = load(world.model)
+    home = cache_dir() / "stats" / lm.fingerprint[:16]
+    shutil.copytree(home / "facts-1000", home / "facts-2000")
+    for path in (home / "facts-2000").glob("*.safetensors"):
+        tensors, meta = read_tensors(path)
+        write_tensors(path, {"moment": 2 * tensors["moment"]}, meta | {"tokens": "2000"})
+    try:
+        result = world.run(plan)
+    finally:
+        shutil.rmtree(home / "facts-2000")
+    assert judged[0]["after"] != judged[-1]["after"]
+    assert [update.after for done in written(world.editions, result) for update in done.updates] == judged[-1]["after"]
+
+
+def test_weights_that_come_out_otherwise_are_judged_again(world, monkeypatch):
+    """Killed after the gate, resumed where sums are rounded otherwise."""
+    plan = world.plan()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job._Job, "_write_batch", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.run(plan)
+    real = MEMIT.factor
+    monkeypatch.setattr(MEMIT, "factor", lambda *args: real(*args) * 1.0000001)
+    asked = []
+    judged = job._Job._judged
+    monkeypatch.setattr(job._Job, "_judged", lambda self, *args: asked.append(1) or judged(self, *args))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            job._Job, "_examine", lambda *args: {"failed": {}, "lost": {}, "faults": ["worse"], "figures": {}}
+        )
+        with pytest.raises(PlanOutdated, match="worse"):
+            world.run(plan)
+    assert world.run(plan).passed
+    assert len(asked) == 2
+
+
+def test_editors_that_add_neurons_are_refused(world):
+    with pytest.raises(InvalidParams, match="adds neurons"):
+        world.plan(method="calinet", params={"layers": [0]})
+    row = world.plan().to_dict() | {"editor": "t-patcher", "params": {"layers": [1]}}
+    with pytest.raises(InvalidParams, match="adds neurons"):
+        world.run(Plan.from_dict(row))
+
+
+def test_what_an_editor_refuses_is_dropped_and_too_long_edits_are_never_planned(world_of, monkeypatch):
+    bad = good_edits()[1]
+    long = Edit("The colour of Kabar " + "and that " * 300 + "is", "red", subject="Kabar", relation="long")
+    world = world_of([*good_edits(3), long])
+    plan = world.plan()
+    assert "tokens" in plan.left_out[long.id]
+    real = job._Job._print
+
+    def refusing(self, made, edits):
+        if bad in edits:
+            raise InvalidEdit("not this one")
+        return real(self, made, edits)
+
+    monkeypatch.setattr(job._Job, "_print", refusing)
+    result = world.run(plan)
+    assert result.dropped == {bad.id: "not this one"}
+    assert len(result.kept) == 2
+
+
+def written(editions, result):
+    return [Consolidation.load(editions.jobs / result.job / name) for name, _ in result.batches]
