@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from corrigenda.cli.common import AsJson, MemoryPath, console, open_memory, print_json, with_status
+from corrigenda.cli.common import AsJson, console, load_model, open_memory, print_json
 from corrigenda.edit import Edit
-
-if TYPE_CHECKING:
-    from corrigenda.middleware.generate import EditedModel
+from corrigenda.errors import StoreNotWritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +59,25 @@ FACTS = (
     ),
 )
 KINDS = ("own words", "paraphrase", "neighbour")
+# Not the option of the other commands: the memory that CORRIGENDA_MEMORY names is in use, and the demo begins anew.
+DemoPath = Annotated[Path, typer.Option("--memory", "-m", help="The demo's own memory, a file.")]
 
 
 def demo(
-    memory: MemoryPath = Path("demo.db"),
+    memory: DemoPath = Path("demo.db"),
     keep: Annotated[bool, typer.Option("--keep/--fresh", help="Keep a memory file from an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct four facts in the packaged model: each asked in its own words, in a paraphrase, and by a neighbour."""
+    from corrigenda.middleware.generate import EditedModel
+
+    if not keep:
+        _check_own(memory)
+    lm = load_model("smollm2", quiet=as_json)
     if not keep:
         _remove(memory)
     with open_memory(memory) as store:
-        from corrigenda.middleware.generate import EditedModel
-
-        edited: EditedModel = with_status("loading smollm2", lambda: EditedModel.load("smollm2", store), quiet=as_json)
+        edited = EditedModel(lm, store)
         prompts = [prompt for fact in FACTS for prompt in (fact.edit.prompt, fact.paraphrase, fact.neighbour)]
         with edited.without_edits():
             before = [_first_line(reply.text) for reply in edited.ask_batch(prompts, max_new_tokens=10)]
@@ -115,8 +118,30 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
+def _check_own(memory: Path) -> None:
+    """Refuse to begin anew with a memory that holds, or ever held, anything but the demo's facts."""
+    from corrigenda.memory.upkeep import is_url, located, open_store
+
+    where = located(memory)
+    remedy = "Name another file with --memory, or use this memory as it is with --keep."
+    if is_url(where):
+        raise StoreNotWritable(f"{where} is shared: the demo does not remove it to begin anew", remedy=remedy)
+    if not memory.exists():
+        return
+    store = open_store(where, readonly=True)
+    try:
+        others = {event.edit.id for event in store.read()} - {fact.edit.id for fact in FACTS}
+    finally:
+        store.close()
+    if others:
+        raise StoreNotWritable(
+            f"{where} holds {len(others):,} edits that are not the demo's: it is not removed to begin anew",
+            remedy=remedy,
+        )
+
+
 def _remove(memory: Path) -> None:
-    """Remove the demo's own memory of an earlier run; the user's memories are never touched without being named."""
+    """Remove the demo's own memory of an earlier run."""
     import shutil
 
     for suffix in ("", "-wal", "-shm"):
