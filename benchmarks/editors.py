@@ -7,7 +7,7 @@
 
 ``known`` keeps the facts that the model knows: its greedy answer begins with the true object; of the relations that it
 knows, which are those where it does so for one fact in ten. ``measure`` may be killed: started again with the same
-arguments it goes on where it stopped.
+arguments it goes on where it stopped; with others it refuses, or begins anew with ``--fresh``.
 
 ``--reword`` gives each edit up to four other wordings of its relation from the package's own table, as ``corrigenda
 edit expand --reword`` does; none that any record of the file asks as a paraphrase or edits by.
@@ -19,6 +19,7 @@ All scores are taken after the last of the edits that are live together.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import resource
@@ -34,6 +35,7 @@ from corrigenda.cli.expanding import rewording
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
 from corrigenda.eval import datasets
+from corrigenda.eval.journal import Journal
 from corrigenda.eval.normalise import matches
 from corrigenda.eval.wordings import Asked
 from corrigenda.lm.loading import LanguageModel, load
@@ -100,8 +102,6 @@ class Measurement:
         parts = [self.records[start : start + size] for start in range(0, len(self.records), size)]
         rows: list[dict[str, float]] = []
         tasks: dict[str, float] = {}
-        if size == 1 and not self.given.sequential:
-            self._look_ahead()
         if self.given.sequential:
             for part in parts:
                 self._make(part)
@@ -129,12 +129,12 @@ class Measurement:
 
     def _apart(self, parts: list[list[dict[str, Any]]]) -> list[dict[str, float]]:
         """Make each part alone; what is scored goes into a journal, so that a killed run goes on."""
-        journal = self.given.out.with_suffix(".rows.jsonl")
-        text = journal.read_text(encoding="utf-8") if journal.is_file() else ""
-        rows = [json.loads(line) for line in text.splitlines()]
-        done = {row["case"] for row in rows}
+        journal = Journal.open(self.given.out.with_suffix(".rows.jsonl"), self._settings(), fresh=self.given.fresh)
+        rows = {row["case"]: row for row in journal.rows}
+        if self.given.batch == 1:
+            self._look_ahead()
         for part in parts:
-            if all(record["case_id"] in done for record in part):
+            if all(record["case_id"] in rows for record in part):
                 continue
             try:
                 undo = self._make(part)
@@ -144,10 +144,19 @@ class Measurement:
             found = self._score(part)
             if undo is not None:
                 undo.revert()
-            rows += found
-            with journal.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in found))
-        return rows
+            rows |= {row["case"]: row for row in found}  # a kill may have left a part of the part
+            journal.append(found)
+        return [rows[record["case_id"]] for part in parts for record in part]
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the scores of parts depend on: a journal of anything else is not taken up."""
+        names = ("method", "edits", "batch", "near", "reword", "seed")
+        return {
+            "data": hashlib.sha256(self.given.data.read_bytes()).hexdigest(),
+            "model": self.lm.fingerprint,
+            "params": self.model.params.to_dict(),
+            **{name: getattr(self.given, name) for name in names},
+        }
 
     def _look_ahead(self) -> None:
         """Find the values of all edits side by side: each gets what it would get alone, several times sooner."""
@@ -175,7 +184,7 @@ class Measurement:
 
     def _unedited(self) -> dict[str, str]:
         """Return what the unedited model says to the neighbours; kept, for all methods are compared with it."""
-        kept = self.given.out.parent / "unedited.json"
+        kept = self.given.out.parent / f"unedited-{self.lm.fingerprint[:12]}.json"
         answers: dict[str, str] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         new = [prompt for record in self.records for prompt in record["neighborhood_prompts"] if prompt not in answers]
         new = list(dict.fromkeys(new))
@@ -303,6 +312,7 @@ def main() -> None:
     measure.add_argument("--piqa", type=Path, help="score this task before and after (sequential)")
     measure.add_argument("--piqa-limit", type=int, default=400)
     measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument("--fresh", action="store_true", help="discard what a killed run has scored")
     timed = commands.add_parser("speed", help="CPU seconds an edit, alone and in a batch; peak memory")
     timed.add_argument("data", type=Path)
     timed.add_argument("--method", required=True)
