@@ -153,6 +153,28 @@ def test_paired_where_there_are_journals_else_by_errors(scored):
     assert differ(good, bad, "fluency") is None
 
 
+def test_perfect_scores_of_few_cases_are_not_significant(scored):
+    perfect = {"value": 1.0, "n": 2, "stderr": 0.0, "probes": 2, "unscored": 0, "higher_is_better": True}
+    good = scored("good", 12, journal=False, metrics={"reliability": {**perfect, "low": 1.0, "high": 1.0}})
+    bad = scored("bad", 0, journal=False, metrics={"reliability": {**perfect, "value": 0.0, "low": 0.0, "high": 0.0}})
+    entries = read_entries([good, bad])
+    assert differ(*entries, "reliability") is None
+    assert dict(table(entries, "Table 1").rows)["bad"][1].mark == ""
+
+
+def test_the_legend_names_the_test_that_was_made(scored, tmp_path):
+    def legends(*paths):
+        for ending in ("md", "html"):
+            write_report(paths, tmp_path / f"legend.{ending}")
+        return [(tmp_path / f"legend.{ending}").read_text("utf-8") for ending in ("md", "html")]
+
+    kept, bare = [scored(name, 12) for name in "ab"], [scored(name, 12, journal=False) for name in "cd"]
+    assert all("(paired sign-flip test over the cases that both scored, Holm" in text for text in legends(*kept))
+    assert all("(normal approximation from both standard errors, Holm" in text for text in legends(*bare))
+    assert all("standard errors where a journal is missing, Holm" in text for text in legends(*kept, *bare))
+    assert all("(normal approximation" in text for text in legends(kept[0], *bare))
+
+
 def test_a_journal_that_is_gone_is_done_without(scored):
     path = scored("good", 12)
     journal_path(path).unlink()

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from corrigenda.eval.report import runs
 from corrigenda.eval.report.content import Section
 from corrigenda.eval.report.entries import Entry
+from corrigenda.eval.report.significance import test_of
 from corrigenda.eval.report.tables import Cell, Table
 
-LEGEND = (
-    "**Bold**: best of the column; ≈: not significantly different from the best (paired sign-flip test over the cases "
-    "that both scored, Holm-corrected, 5 %); ▾: significantly worse. ±: standard error over edits; n: edits scored, "
-    "where fewer than N. –: not scored, which is not zero."
+_LEGEND = (
+    "**Bold**: best of the column; ≈: not significantly different from the best ({test}, Holm-corrected, 5 %); "
+    "▾: significantly worse; neither: cannot be told. ±: standard error over edits; n: edits scored, where fewer than "
+    "N. –: not scored, which is not zero."
 )
 
 
 def to_markdown(entries: Sequence[Entry], sections: Sequence[Section], title: str) -> str:
     """Return the report."""
-    parts = [f"# {title}", LEGEND]
+    parts = [f"# {title}", _LEGEND.format(test=test_of(entries))]
     for section in sections:
         parts.append(f"## {section.title} ({section.model})")
         for table in section.tables:

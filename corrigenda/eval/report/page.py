@@ -9,20 +9,22 @@ from pathlib import Path
 from corrigenda.eval.report import runs
 from corrigenda.eval.report.content import Figure, Section
 from corrigenda.eval.report.entries import Entry
+from corrigenda.eval.report.significance import test_of
 from corrigenda.eval.report.tables import Cell, Table
 
 _LEGEND = (
-    "<b>Shaded</b>: best of the column. ≈: not significantly different from the best (paired sign-flip test over the "
-    "cases that both scored, Holm-corrected within the column, 5 %). ▾: significantly worse. ±: standard error over "
-    "edits; n: edits scored, where fewer than N. –: not scored, which is not zero. The method <code>none</code> is the "
-    "unedited model; it takes no part."
+    "<b>Shaded</b>: best of the column. ≈: not significantly different from the best ({test}, Holm-corrected within "
+    "the column, 5 %). ▾: significantly worse. Neither: cannot be told. ±: standard error over edits; n: edits scored, "
+    "where fewer than N. –: not scored, which is not zero. The method <code>none</code> is the unedited model; it "
+    "takes no part."
 )
 
 
 def to_html(entries: Sequence[Entry], sections: Sequence[Section], title: str) -> str:
     """Return the page."""
     links = "".join(f'<a href="#s{place}">{escape(section.title)}</a>' for place, section in enumerate(sections))
-    body = [f"<h1>{escape(title)}</h1>", f'<nav>{links}<a href="#runs">Runs</a></nav>', f"<p class=soft>{_LEGEND}</p>"]
+    body = [f"<h1>{escape(title)}</h1>", f'<nav>{links}<a href="#runs">Runs</a></nav>']
+    body.append(f"<p class=soft>{_LEGEND.format(test=escape(test_of(entries)))}</p>")
     body += [_section(section, place) for place, section in enumerate(sections)]
     body.append(_runs(entries))
     return (

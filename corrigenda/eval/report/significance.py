@@ -3,7 +3,8 @@
 Where both journals are at hand, the methods are compared on the cases that both scored, by a **sign-flip test**
 (Fisher's randomisation test for paired samples): if there were no difference, each case's difference could as well have
 had the other sign. The p-value is the share of random sign patterns whose mean difference is at least as large as the
-one found. Without journals, by the normal approximation from both standard errors, which is weaker.
+one found. Without journals, by the normal approximation from both standard errors, which is weaker; where both errors
+are 0 it cannot tell.
 
 In a column of a table every method is compared with the best one. So many comparisons need a correction: Holm's (1979),
 at :data:`LEVEL`.
@@ -16,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corrigenda.eval.report.entries import Entry
+from corrigenda.eval.report.entries import BASELINE, Entry
 
 LEVEL = 0.05
 """Probability of marking any difference in a column when there is none."""
@@ -31,6 +32,16 @@ def differ(one: Entry, other: Entry, metric: str) -> float | None:
     if len(shared) >= 2:
         return sign_flip([mine[case] - theirs[case] for case in shared], f"{metric}/{one.label}/{other.label}")
     return _normal(one.metric(metric), other.metric(metric))
+
+
+def test_of(entries: Sequence[Entry]) -> str:
+    """Return which test :func:`differ` makes on ``entries``, for the legend of their report."""
+    paired = "paired sign-flip test over the cases that both scored"
+    normal = "normal approximation from both standard errors"
+    journals = [bool(entry.by_case) for entry in entries if entry.results["method"] != BASELINE]
+    if all(journals):
+        return paired
+    return f"{paired}, or {normal} where a journal is missing" if sum(journals) > 1 else normal
 
 
 def sign_flip(differences: Sequence[float], seed: str = "") -> float:
@@ -50,8 +61,8 @@ def _normal(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> f
         return None
     error = math.hypot(one["stderr"], other["stderr"])
     gap = abs(one["value"] - other["value"])
-    if error == 0:
-        return 1.0 if gap == 0 else 0.0
+    if error == 0:  # as when few cases all got the same score: that says nothing about chance
+        return 1.0 if gap == 0 else None
     return math.erfc(gap / error / math.sqrt(2))
 
 
