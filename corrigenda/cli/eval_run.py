@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from corrigenda.cli.eval_show import progress_bar
 from corrigenda.errors import EvaluationError
 
 if TYPE_CHECKING:
+    from corrigenda.cli.eval_methods import Method
     from corrigenda.cli.eval_settings import Sample, Settings
     from corrigenda.eval.asking import Budget, Columns
     from corrigenda.eval.case import Case
@@ -65,28 +68,15 @@ class Evaluation:
 
     def run(self, out: Path | None, *, batch: int, cache: bool, fresh: bool, quiet: bool) -> dict[str, Any]:
         """Score; write the results to ``out``; return them."""
-        from corrigenda.cli.eval_methods import open_method
         from corrigenda.eval.journal import Journal, journal_path
         from corrigenda.eval.results import Meter, save
-        from corrigenda.eval.wordings import Asked
 
         meter, started = Meter(), datetime.now(UTC)
         context = self._context()
         unedited = self._unedited(context, cache)
         tasks = self._tasks()
         options = self._options(tasks)
-        opened = open_method(
-            self.settings.method,
-            self.lm,
-            unedited,
-            threshold=self.settings.threshold,
-            expansion=self.settings.expansion,
-            allowed=Asked(self.sample.dataset.cases).allows,
-            context=context,
-            seed=self.settings.seed,
-            keep=None if out is None else _kept(out, fresh),
-        )
-        with opened as method:
+        with self._opened(unedited, context, None if out is None else _kept(out, fresh)) as method:
             settings = {**options, **method.settings}
             journal = Journal()
             if out is not None:
@@ -100,6 +90,15 @@ class Evaluation:
             save(results, out)
             shutil.rmtree(_kept(out, fresh), ignore_errors=True)  # of use to a run that was killed only
         return results
+
+    def made(self, results: Mapping[str, Any]) -> bool:
+        """Tell whether ``results`` are this run's: its data, its model and all its settings, the method's own too."""
+        if any(results.get(name) != value for name, value in self.about.items()):
+            return False
+        context = self._context()
+        with self._opened(self._unedited(context, cache=False), context) as method:
+            settings = {**self._options(self._tasks()), **method.settings}
+        return bool(results["settings"] == json.loads(json.dumps(settings)))
 
     def _score(
         self, method: Any, unedited: Any, journal: Journal, batch: int, tasks: tuple[Task, ...], quiet: bool
@@ -136,6 +135,22 @@ class Evaluation:
         from corrigenda.eval.contexts import context
 
         return context(self.settings.context)
+
+    def _opened(self, unedited: Any, context: Context, keep: Path | None = None) -> AbstractContextManager[Method]:
+        from corrigenda.cli.eval_methods import open_method
+        from corrigenda.eval.wordings import Asked
+
+        return open_method(
+            self.settings.method,
+            self.lm,
+            unedited,
+            threshold=self.settings.threshold,
+            expansion=self.settings.expansion,
+            allowed=Asked(self.sample.dataset.cases).allows,
+            context=context,
+            seed=self.settings.seed,
+            keep=keep,
+        )
 
     def _unedited(self, context: Context, cache: bool) -> Any:
         from corrigenda.eval.cache import Cached, cache_file

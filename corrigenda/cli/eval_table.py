@@ -1,13 +1,14 @@
 """``corrigenda eval table``: every method on every data set, single and sequential, from one command.
 
-Each cell of the table is a results file of its own. A cell that is finished is not scored again, one that was
-interrupted goes on where it stopped: the command may be killed and started again as often as one likes.
+Each cell of the table is a results file of its own. A cell that is finished is not scored again with the same data,
+model and settings, one that was interrupted goes on where it stopped: the command may be killed and started again as
+often as one likes. It exits with 1 when a cell failed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from corrigenda.cli.common import DEFAULT_MODEL, ModelName, err_console, load_model
-from corrigenda.errors import CorrigendaError
+from corrigenda.errors import CorrigendaError, EvaluationError, UnknownName
 
 if TYPE_CHECKING:
     from corrigenda.cli.eval_settings import Schedule, Settings
@@ -65,7 +66,7 @@ def table(
     from corrigenda.cli.eval_methods import NONE, is_editor, known_methods
     from corrigenda.cli.eval_settings import Measures, Settings
 
-    names = [name.strip() for name in methods.split(",") if name.strip()] or known_methods()
+    names = _names(methods, known_methods())
     own, cells = _own_counts(edits or (), known_methods()), []
     # By protocol and data set first: whatever is finished early can be compared.
     for source, protocol in _grid(data, portability):
@@ -75,13 +76,35 @@ def table(
             limit = own.get(name, counts[protocol == "sequential"])
             measures = Measures(success=True, tasks=others if name != NONE else (), task_limit=task_limit)
             cells.append(Cell(source, limit, Settings(name, _schedule(protocol, limit), measures, seed=seed)))
-    if not report_only:
-        _run_all(_part(cells, shard), out, model)
+    failed = 0 if report_only else _run_all(_part(_distinct(cells), shard), out, model)
     from corrigenda.eval.report import write_report
 
     done = sorted(path for path in out.glob("*.json") if not path.name.startswith("."))
     for ending in ("html", "md"):
         write_report(done, out / f"report.{ending}", title="Editing methods compared")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _names(methods: str, known: Sequence[str]) -> list[str]:
+    """Read ``auto,ike``; every method there is when nothing is named."""
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UnknownName.among("method", name, known)
+    return names or list(known)
+
+
+def _distinct(cells: Sequence[Cell]) -> list[Cell]:
+    """Return each of ``cells`` once; results of two data sets must not go into one file."""
+    chosen: dict[str, Cell] = {}
+    for cell in cells:
+        if (other := chosen.setdefault(cell.name, cell)) != cell:
+            raise EvaluationError(
+                f"{other.data} and {cell.data} would both be written to {cell.name}.json",
+                remedy="Give one of the files another name.",
+            )
+    return list(chosen.values())
 
 
 def _own_counts(given: Sequence[str], known: Sequence[str]) -> dict[str, int]:
@@ -120,34 +143,32 @@ def _part(cells: Sequence[Cell], shard: str) -> list[Cell]:
     return list(cells[part - 1 :: parts])
 
 
-def _run_all(cells: Sequence[Cell], out: Path, model: str) -> None:
-
+def _run_all(cells: Sequence[Cell], out: Path, model: str) -> int:
+    """Run the cells that have no results yet; return how many failed."""
     lm = load_model(model, quiet=False)
-    target = err_console()
-    for number, cell in enumerate(_waiting(cells, out), start=1):
+    target, failed = err_console(), 0
+    for number, cell in enumerate(cells, start=1):
         began = time.perf_counter()
         try:
-            _run(cell, out, lm)
+            is_new = _run(cell, out, lm)
         except CorrigendaError as error:  # one method's failure must not cost the table
             target.print(f"{cell.name}: {error}", highlight=False, markup=False)
+            failed += 1
             continue
-        target.print(f"{number}. {cell.name}: {time.perf_counter() - began:,.0f} s", highlight=False)
+        if is_new:
+            target.print(f"{number}. {cell.name}: {time.perf_counter() - began:,.0f} s", highlight=False)
+    return failed
 
 
-def _waiting(cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
-    """Yield the cells that have no results of that size yet; another process may work on the same folder."""
-    from corrigenda.eval.results import load
-
-    for cell in cells:
-        path = out / f"{cell.name}.json"
-        if not path.exists() or load(path)["data"]["limit"] != cell.limit:
-            yield cell
-
-
-def _run(cell: Cell, out: Path, lm: LanguageModel) -> None:
+def _run(cell: Cell, out: Path, lm: LanguageModel) -> bool:
+    """Run a cell unless its results are there, by this process or another; return whether it was run."""
     from corrigenda.cli.eval_run import Evaluation
     from corrigenda.cli.eval_settings import Sample
+    from corrigenda.eval.results import load
 
-    sample = Sample.read(cell.data, cell.limit, cell.settings.seed)
-    evaluation = Evaluation(cell.settings, sample, lm)
-    evaluation.run(out / f"{cell.name}.json", batch=16, cache=True, fresh=False, quiet=False)
+    path = out / f"{cell.name}.json"
+    evaluation = Evaluation(cell.settings, Sample.read(cell.data, cell.limit, cell.settings.seed), lm)
+    if path.exists() and evaluation.made(load(path)):
+        return False
+    evaluation.run(path, batch=16, cache=True, fresh=False, quiet=False)
+    return True

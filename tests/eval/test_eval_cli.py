@@ -212,8 +212,40 @@ def test_a_method_that_fails_does_not_cost_the_table(call, tiny, data_file, tmp_
     # an unknown model size has no preset for this editor
     out = tmp_path / "table"
     settings = ("--data", data_file, "--out", out, "--model", tiny, "--memory-edits", 2, "--single-edits", 1)
-    call("eval", "table", *settings, "--sequential-edits", 1, "--methods", "none,rome")
+    call("eval", "table", *settings, "--sequential-edits", 1, "--methods", "none,rome", code=1)
     assert (out / "edits-single-none.json").exists()
+    assert "Table 1" in (out / "report.md").read_text()
+
+
+def test_cells_of_other_settings_are_scored_again(call, tiny, data_file, tmp_path):
+    out, task = tmp_path / "table", tmp_path / "piqa.jsonl"
+    task.write_text(json.dumps({"goal": "Dry a dog", "sol1": "a towel", "sol2": "a fork", "label": 0}))
+    settings = ("--data", data_file, "--out", out, "--methods", "none,grace", "--model", tiny, "--memory-edits", 2)
+    call("eval", "table", *settings)
+    path = out / "edits-sequential-grace.json"
+    assert "tasks" not in load(path)
+    call("eval", "table", *settings, "--seed", 7)
+    assert load(path)["data"]["seed"] == 7
+    call("eval", "table", *settings, "--seed", 7, "--task", task)
+    assert load(path)["tasks"]["piqa"]["live"] == 2
+    data_file.write_text("\n".join(reversed(data_file.read_text().splitlines())))
+    before = path.stat().st_mtime_ns
+    call("eval", "table", *settings, "--seed", 7, "--task", task)
+    assert path.stat().st_mtime_ns != before
+
+
+def test_two_data_sets_of_one_name_are_not_one_cell(call, data_file, tmp_path):
+    other = tmp_path / "other" / data_file.name
+    other.parent.mkdir()
+    other.write_text(data_file.read_text())
+    result = call("eval", "table", "--data", data_file, "--data", other, "--out", tmp_path / "table", code=2)
+    assert "would both be written to edits-single-none.json" in " ".join(result.output.split())
+
+
+def test_a_table_of_unknown_methods_is_refused_before_anything_is_loaded(call, data_file, tmp_path, monkeypatch):
+    monkeypatch.delattr("corrigenda.cli.eval_table.load_model")
+    result = call("eval", "table", "--data", data_file, "--out", tmp_path / "t", "--methods", "none,grac", code=2)
+    assert "Did you mean 'grace'?" in result.output
 
 
 def test_a_slow_method_may_have_fewer_edits(call, tiny, data_file, tmp_path):
