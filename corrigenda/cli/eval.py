@@ -72,6 +72,7 @@ def run(
     from corrigenda.cli.eval_run import Evaluation
     from corrigenda.cli.eval_settings import Measures, Sample, Schedule, Settings
     from corrigenda.cli.eval_show import show_metrics
+    from corrigenda.eval.results import check_writable
 
     schedule = Schedule(protocol, edits_per_batch, at_edit, _numbers(checkpoints), retract)
     measures = Measures(
@@ -79,6 +80,8 @@ def run(
     )
     expansion = expanding.Sources(tuple(expand or ()), alias_table, facts)
     settings = Settings(method, schedule, measures, context, threshold, expansion, locality_tokens, seed)
+    if out is not None:
+        check_writable(out)
     part, sample = read_shard(shard), Sample.read(data, limit, seed, format)
     evaluation = Evaluation(settings, sample, load_model(model, quiet=as_json), part)
     results = evaluation.run(out, batch=batch, cache=cache, fresh=fresh, quiet=as_json)

@@ -88,6 +88,7 @@ class Evaluation:
         results["cost"] |= {**meter.read(), "cache_hits": unedited.hits, "cache_misses": unedited.misses}
         if out is not None:
             save(results, out)
+            journal.finish()
             shutil.rmtree(_kept(out, fresh), ignore_errors=True)  # of use to a run that was killed only
         return results
 

@@ -1,9 +1,8 @@
 """The journal of an evaluation: one line a case, appended as soon as the case is scored, so that a kill loses little.
 
-The first line holds the settings of the run; the last, once the run is through, says so. Lines with ``note`` hold what
-belongs to no case: checkpoints of a sequence, other tasks. A run whose journal is
-unfinished and has the same settings goes on where it stopped. Rows also hold prompts and answers: the journal is where
-to look at failures.
+The first line holds the settings of the run; the last, once the results are kept, says so. Lines with ``note`` hold
+what belongs to no case: checkpoints of a sequence, other tasks. A run whose journal is unfinished and has the same
+settings goes on where it stopped. Rows also hold prompts and answers: the journal is where to look at failures.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Journal:
             _write(self.path, "a", json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self) -> None:
-        """Note that every case has been scored."""
+        """Note that every case has been scored and the results are kept: the next run begins anew."""
         if self.path is not None:
             _write(self.path, "a", json.dumps({"finished": len(self.rows)}) + "\n")
 

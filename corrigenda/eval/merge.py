@@ -45,8 +45,8 @@ def merge_shards(paths: Sequence[Path], out: Path) -> Results:
     journal.append(rows)
     for note in notes:
         journal.note(note)
-    journal.finish()
     save(merged, out)
+    journal.finish()
     return merged
 
 

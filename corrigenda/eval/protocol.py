@@ -113,7 +113,8 @@ class Run:
     def __call__(self, cases: Sequence[Case]) -> list[Row]:
         """Score ``cases`` and return one journal row a case of the shard, in their order.
 
-        Cases that the journal already holds are not scored again.
+        Cases that the journal already holds are not scored again. The journal stays unfinished: whoever keeps the
+        results calls its ``finish`` once they are safe, and a run that comes to grief in between goes on here.
 
         Raises:
             EvaluationError: An undo left traces, or the method breaks the contract of ``Editable``.
@@ -135,7 +136,6 @@ class Run:
                     scored += len(batch)
                     self.progress("score", scored, len(mine))
                     started = time.perf_counter()
-        self.journal.finish()
         place = {case.id: number for number, case in enumerate(cases)}
         return sorted(self.journal.rows, key=lambda row: place[row["case"]])
 

@@ -8,8 +8,8 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +35,7 @@ __all__ = [
     "Meter",
     "Results",
     "by_relation",
+    "check_writable",
     "commit",
     "cost_of",
     "count_answers",
@@ -190,17 +191,37 @@ def save(results: Mapping[str, Any], path: Path) -> None:
         EvaluationError: They break the schema, or the file cannot be written.
     """
     _check(results, path)
+    with _draft(path) as draft:
+        draft.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether :func:`save` can write to ``path``, before hours are spent on what is to be written there.
+
+    Raises:
+        EvaluationError: It is a folder, or lies where nothing can be written.
+    """
+    if not path.name or path.is_dir():
+        raise EvaluationError(f"the results cannot be written to {path}: it is a folder", remedy="Name a file in it.")
+    with _draft(path) as draft:
+        draft.touch()
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """Give a file beside ``path`` to write to first; gone at the end, unless it took the place of ``path``."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+        yield draft
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise EvaluationError(
             f"the results cannot be written to {path}: {error.strerror or error}", remedy="Name a writable place."
         ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def load(path: Path) -> Results:

@@ -67,6 +67,24 @@ def test_a_run_that_was_killed_is_taken_up(evaluate, tmp_path):
     assert load(out)["cases"] == {"total": 2, "failed": 0, "withdrawn": 0, "resumed": 0}
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_loaded(evaluate, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.delattr("corrigenda.cli.eval.load_model")
+    for out in ("folder", ".", "/", "file/r.json"):
+        assert "cannot be written to" in evaluate("--out", out, code=2).output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edits.jsonl", "file", "folder"]
+
+
+def test_results_that_could_not_be_kept_are_not_scored_again(evaluate, tmp_path, monkeypatch):
+    out = tmp_path / "r.json"
+    with monkeypatch.context() as patched:
+        patched.setattr("corrigenda.eval.results.save", lambda results, path: 1 / 0)
+        evaluate("--out", out, code=1)
+    evaluate("--out", out)
+    assert load(out)["cases"]["resumed"] == 6
+
+
 def test_show(evaluate, call, tmp_path):
     out = tmp_path / "r.json"
     evaluate("--out", out)

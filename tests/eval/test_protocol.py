@@ -150,6 +150,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_results(scripted, budget, ca
     assert without_times(run(cases)) == without_times(whole)
     assert [done for stage, done in progress if stage == "score"] == list(range(after + 1, 7))
     assert without_times(read_rows(path)) == without_times(whole)
+    assert len(Journal.open(path, {"seed": 0}).rows) == 6  # nobody has said that the results are kept
+    resumed.finish()
     assert Journal.open(path, {"seed": 0}).rows == []  # finished: the next run begins anew
 
 
