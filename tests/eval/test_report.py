@@ -143,6 +143,25 @@ def test_twins_are_told_apart_by_their_files(scored, tmp_path):
     }
 
 
+def test_twins_in_files_of_one_name_are_told_apart_by_folders_then_by_numbers(scored, tmp_path):
+    text = scored("good", 12, journal=False).read_text()
+    paths = [tmp_path / folder / "r.json" for folder in ("A", "B", "x/B")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert {entry.label for entry in read_entries([*paths[:2], paths[0]])} == {"good (A/r)", "good (B/r)"}
+    entries = read_entries(paths)
+    assert {entry.label for entry in entries} == {"good (A/r)", "good (B/r #2)", "good (B/r #3)"}
+    assert len(table(entries, "Table 1").rows) == 3
+
+
+def test_data_sets_whose_names_differ_by_their_ending_share_a_table(scored, tmp_path):
+    one, other = scored("good", 12), tmp_path / "other.json"
+    found = json.loads(one.read_text())
+    other.write_text(json.dumps({**found, "data": {**found["data"], "name": "capitals.jsonl"}}))
+    assert len(table(read_entries([one, other]), "Table 1").rows) == 2
+
+
 def test_paired_where_there_are_journals_else_by_errors(scored):
     good, bad = read_entries([scored("good", 12), scored("bad", 2)])[::-1]
     assert differ(good, bad, "reliability") < 0.01

@@ -86,18 +86,35 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
     """
     if not paths:
         raise EvaluationError("there are no results to compare", remedy="Give results files of eval run --out.")
-    found = [(path, load(path)) for path in paths]
-    keys = [_key(results) for _, results in found]
-    entries = []
-    for (path, results), key in zip(found, keys, strict=True):
-        label = results["method"] if keys.count(key) == 1 else f"{results['method']} ({path.stem})"
-        entries.append(Entry(path, results, label, _by_case(path, results)))
+    found = [(path, load(path)) for path in dict.fromkeys(paths)]
+    twins: dict[tuple[str, ...], list[Path]] = {}
+    for path, results in found:
+        twins.setdefault(_key(results), []).append(path)
+    entries = [
+        Entry(path, results, _label(path, results["method"], twins[_key(results)]), _by_case(path, results))
+        for path, results in found
+    ]
     return sorted(entries, key=lambda entry: (entry.results["method"] != BASELINE, entry.label))
+
+
+def _label(path: Path, method: str, twins: Sequence[Path]) -> str:
+    """Return what tells the results of ``method`` at ``path`` from its ``twins``, itself among them.
+
+    A table has a row a label: of two results with one label it would show one.
+    """
+    if len(twins) == 1:
+        return method
+    files = [twin.stem for twin in twins]
+    folders = [f"{twin.absolute().parent.name}/{twin.stem}" for twin in twins]
+    numbers = [f"{name} #{number}" for number, name in enumerate(folders, start=1)]
+    place = twins.index(path)
+    return next(f"{method} ({names[place]})" for names in (files, folders, numbers) if names.count(names[place]) == 1)
 
 
 def _key(results: Mapping[str, Any]) -> tuple[str, ...]:
     context = results["settings"].get("context", "completion")
-    return results["method"], results["data"]["name"], results["protocol"], context, results["model"]["fingerprint"]
+    data = Path(results["data"]["name"]).stem  # as in tables: facts.json and facts.jsonl share one
+    return results["method"], data, results["protocol"], context, results["model"]["fingerprint"]
 
 
 def _by_case(path: Path, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
