@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corrigenda.cli.common import console, err_console, print_table
+from corrigenda.eval.case import UNCHANGED_ROLES
+from corrigenda.eval.metrics import METRICS
 
 if TYPE_CHECKING:
     from corrigenda.eval.journal import Row
@@ -54,14 +56,14 @@ def _error(metric: dict[str, Any]) -> str:
 
 
 def wrong_probes(rows: list[Row], failures: bool, unscored: bool, metric: str | None) -> list[dict[str, Any]]:
-    """Return the probes with a score below 1, or without one, each with the metric concerned."""
+    """Return the probes that did not pass, or without a score, each with the metric concerned."""
     chosen = []
     for row in rows:
         for probe in row["probes"]:
             for name, value in probe["scores"].items():
-                wanted = unscored if value is None else failures and value < 1
+                wanted = unscored if value is None else failures and not _passed(name, value)
                 if wanted and metric in (None, name):
-                    expected = ", ".join(probe["expected"]) if probe["role"] != "locality" else "as before"
+                    expected = ", ".join(probe["expected"]) if probe["role"] not in UNCHANGED_ROLES else "as before"
                     reason = probe.get("unscored", {}).get(name)
                     chosen.append(
                         {
@@ -75,6 +77,15 @@ def wrong_probes(rows: list[Row], failures: bool, unscored: bool, metric: str | 
                         }
                     )
     return chosen
+
+
+def _passed(metric: str, value: float) -> bool:
+    """Tell whether a probe has the best score that ``metric`` knows."""
+    meant = METRICS[metric]
+    if not meant.higher_is_better:
+        return round(value, 6) <= meant.least
+    # Magnitudes and whatever has no upper end are not passed or failed: no figure of theirs is the right one.
+    return meant.least < 0 or meant.most is None or value >= meant.most
 
 
 def progress_bar(quiet: bool) -> AbstractContextManager[Report]:

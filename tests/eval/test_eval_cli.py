@@ -7,6 +7,7 @@ import json
 import pytest
 
 from corrigenda.cli import bench, eval_memory, eval_methods
+from corrigenda.cli.eval_show import wrong_probes
 from corrigenda.errors import EvaluationError
 from corrigenda.eval import synthetic
 from corrigenda.eval.cache import Cached
@@ -97,6 +98,26 @@ def test_show(evaluate, call, tmp_path):
     assert all(row["score"] == 0 and row["expected"].startswith("Town") and "after" in row for row in rows)
     assert json.loads(call("eval", "show", out, "--unscored", "--metric", "locality", "--json").stdout) == []
     assert len(json.loads(call("eval", "show", out, "--failures", "--most", 2, "--json").stdout)) == 2
+
+
+def test_a_probe_fails_by_the_measure_of_its_metric():
+    def probe(role, **scores):
+        return {"role": role, "prompt": "p", "expected": ["Abuja"], "before": "a", "after": "b", "scores": scores}
+
+    probes = [
+        probe("locality", locality=1.0, locality_kl=0.0, neighborhood_magnitude=-0.4),
+        probe("locality", locality_argmax=1.0, locality_kl=8.5),
+        probe("reliability", reliability=1.0, efficacy_success=1.0, efficacy_magnitude=0.9),
+        probe("reliability", reliability_teacher_forced=0.5, efficacy_success=0.0),
+        probe("retraction", retraction=0.0),
+    ]
+    found = wrong_probes([{"case": "1", "probes": probes}], True, False, None)
+    assert [(row["metric"], row["expected"]) for row in found] == [
+        ("locality_kl", "as before"),
+        ("reliability_teacher_forced", "Abuja"),
+        ("efficacy_success", "Abuja"),
+        ("retraction", "as before"),
+    ]
 
 
 def test_show_of_what_was_not_scored(evaluate, call, tmp_path, data_file):
