@@ -91,6 +91,9 @@ def sample(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
     return order if limit is None else order[:limit]
 
 
+_DISTRACTED = "distracted"
+
+
 def distracted(case: Case, count: int) -> Case:
     """Return ``case`` with its first ``count`` neighbours asked once more, the edit's statement in front.
 
@@ -99,7 +102,7 @@ def distracted(case: Case, count: int) -> Case:
     """
     near = [probe for probe in case.probes if probe.role == "locality"][:count]
     statement = case.edits[0].statement
-    more = tuple(dataclasses.replace(probe, prompt=f"{statement} {probe.prompt}", kind="distracted") for probe in near)
+    more = tuple(dataclasses.replace(probe, prompt=f"{statement} {probe.prompt}", kind=_DISTRACTED) for probe in near)
     return dataclasses.replace(case, probes=case.probes + more)
 
 
@@ -110,24 +113,28 @@ def edit_set_hash(cases: Iterable[Case]) -> str:
 
 
 def superseded(cases: Sequence[Case]) -> dict[str, str]:
-    """Map the cases that a later case of the sequence contradicts to the id of that case.
+    """Map the cases whose target is not the one in force after the whole sequence to the case that has the last word.
 
     Two edits contradict each other when they share subject and relation, or the prompt, and differ in the
-    target. Once both are made, the earlier target is no longer the right answer.
+    target. Once both are made, the earlier target is no longer the right answer, unless a still later case has it too.
     """
     latest: dict[tuple[str, ...], tuple[str, str]] = {}
+    for case in cases:
+        for edit in case.edits:
+            latest.update(dict.fromkeys(_contested(edit), (case.id, edit.target)))
     result: dict[str, str] = {}
     for case in cases:
         for edit in case.edits:
-            keys: list[tuple[str, ...]] = [(edit.namespace, "prompt", fold(edit.prompt))]
-            if edit.conflict_key is not None:
-                keys.append(edit.conflict_key)
-            for key in keys:
-                owner, target = latest.get(key, (case.id, edit.target))
+            for owner, target in map(latest.__getitem__, _contested(edit)):
                 if fold(target) != fold(edit.target) and owner != case.id:
-                    result[owner] = case.id
-                latest[key] = (case.id, edit.target)
+                    result[case.id] = owner
     return result
+
+
+def _contested(edit: Edit) -> list[tuple[str, ...]]:
+    """Return what only one target can be in force for: the prompt, and the subject with the relation."""
+    keys: list[tuple[str, ...]] = [(edit.namespace, "prompt", fold(edit.prompt))]
+    return keys if edit.conflict_key is None else [*keys, edit.conflict_key]
 
 
 class Claims:
@@ -152,19 +159,24 @@ class Claims:
 
     def owner(self, case: Case, probe: Probe) -> str | None:
         """Return the id of the other case that ``probe`` belongs to, or ``None``."""
-        found = self._prompts.get(fold(probe.prompt))
+        prompt = probe.prompt
+        if probe.kind == _DISTRACTED:  # the statement in front names the case's own subject and target
+            prompt = prompt.removeprefix(f"{case.edits[0].statement} ")
+        found = self._prompts.get(fold(prompt))
         if found is None and case.relation is not None:
-            found = self._by_subject(self._subjects.get(fold(case.relation), {}), _words(probe.prompt))
+            named = self._subjects.get(fold(case.relation), {})
+            found = self._by_subject(named, _words(prompt), own=case.id)
         return None if found == case.id else found
 
     @staticmethod
-    def _by_subject(named: dict[str, str], words: list[str]) -> str | None:
+    def _by_subject(named: dict[str, str], words: list[str], own: str) -> str | None:
+        """Return whose subject occurs in ``words`` first; the case ``own`` does not hide others."""
         runs = (
             " ".join(words[start:end])
             for start in range(len(words))
             for end in range(start + 1, min(len(words), start + _LONGEST_NAME) + 1)
         )
-        return next((named[run] for run in runs if run in named), None)
+        return next((named[run] for run in runs if named.get(run, own) != own), None)
 
 
 _LONGEST_NAME = 12

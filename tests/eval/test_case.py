@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from corrigenda.edit import Edit
-from corrigenda.eval.case import Case, Claims, Probe, edit_set_hash, sample, superseded
+from corrigenda.eval.case import Case, Claims, Probe, distracted, edit_set_hash, sample, superseded
 
 
 def test_samples_of_one_seed_are_nested_and_of_two_differ(case):
@@ -28,6 +28,25 @@ def test_a_later_edit_of_the_same_fact_contradicts(case):
     same = Case("4", (Edit("the capital of  france is", "lyon"),), ())
     assert superseded([first, same]) == {}
     assert superseded([first, Case("5", (Edit("The capital of France is", "Nice"),), ())]) == {"1": "5"}
+
+
+def test_the_last_word_decides_which_targets_are_in_force(case):
+    def sequence(*targets):
+        return superseded([case(str(number), "France", target) for number, target in enumerate(targets, start=1)])
+
+    assert sequence("Lyon", "Lyon", "Nice") == {"1": "3", "2": "3"}
+    assert sequence("Lyon", "Nice", "lyon") == {"2": "3"}
+    assert sequence("Lyon", "Nice", "Metz") == {"1": "3", "2": "3"}
+
+
+def test_its_own_subject_does_not_hide_anothers(case):
+    france, spain = case("1", "France", "Porto"), case("2", "Spain", "Porto")
+    claims = Claims([france, spain, case("3", "Porto", "X")])
+    both = Probe("locality", "Between France and Spain lies", (), "n")
+    assert claims.owner(france, both) == "2"
+    near = Case("1", france.edits, (Probe("locality", "Spain's town is", (), "n"), Probe("locality", "Italy", (), "n")))
+    # The statement in front names France, and Porto of which another case speaks; asked is the neighbour.
+    assert [claims.owner(near, probe) for probe in distracted(near, 2).probes[2:]] == ["2", None]
 
 
 def test_claims_by_prompt_and_by_subject_of_the_same_relation(case):
