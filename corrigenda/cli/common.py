@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from corrigenda.errors import CorrigendaError, ImportFailed
+from corrigenda.errors import CorrigendaError, ImportFailed, InvalidRequest
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -63,6 +63,20 @@ class CorrigendaGroup(TyperGroup):
             else:
                 show_error(error)
             raise typer.Exit(FAILED) from error
+
+
+def refuse_idle(idle: Mapping[str, bool], remedy: str) -> None:
+    """Refuse options that were given and would do nothing: who gives one believes that it did something.
+
+    Args:
+        idle: Whether each option is such a one, by name.
+        remedy: What is to be done.
+
+    Raises:
+        InvalidRequest: Names them.
+    """
+    if names := [name for name, is_idle in idle.items() if is_idle]:
+        raise InvalidRequest(f"nothing would come of {', '.join(names)}", remedy=remedy)
 
 
 def describe_error(error: CorrigendaError) -> dict[str, Any]:

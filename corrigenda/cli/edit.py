@@ -19,6 +19,7 @@ from corrigenda.cli.common import (
     open_memory,
     print_json,
     print_table,
+    refuse_idle,
 )
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit
@@ -95,8 +96,10 @@ def add(
             namespace=namespace,
         )
     )
-    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations, reword) if expand else None
-    _add(edit, memory, on_conflict, wanted, as_json)
+    wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations, reword)
+    if not expand:
+        refuse_idle(wanted.options(), remedy="Add --expand, or leave them out.")
+    _add(edit, memory, on_conflict, wanted if expand else None, as_json)
 
 
 @app.command()

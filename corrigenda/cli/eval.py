@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from corrigenda.cli import eval_harness, eval_report, eval_table, expanding
-from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, load_model, print_json, print_table
+from corrigenda.cli.common import (
+    DEFAULT_MODEL,
+    FAILED,
+    AsJson,
+    ModelName,
+    load_model,
+    print_json,
+    print_table,
+    refuse_idle,
+)
 
 app = typer.Typer(no_args_is_help=True)
 app.command("compare")(eval_report.compare)
@@ -31,6 +40,12 @@ Context = Annotated[
     Literal["completion", "question", "instruction"], typer.Option(help="How prompts are put to the model.")
 ]
 Checkpoints = Annotated[str, typer.Option(help="Ask a sample again after so many edits: 10,50,100 (sequential).")]
+PerBatch = Annotated[int | None, typer.Option(min=1, help="Records edited in one call (batch).", show_default="10")]
+AtEdit = Annotated[
+    int | None,
+    typer.Option(min=0, help="Records asked right after their edit (sequential).", show_default="100"),
+]
+TaskLimit = Annotated[int | None, typer.Option(min=1, help="Questions of each other task.", show_default="200")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Another task to score before and after: a file.")]
 
 
@@ -43,8 +58,8 @@ def run(
     seed: Annotated[int, typer.Option(help="Decides which records the sample holds, and their order.")] = 0,
     out: Out = None,
     format: Format = None,
-    edits_per_batch: Annotated[int, typer.Option(min=1, help="Records edited in one call (batch).")] = 10,
-    at_edit: Annotated[int, typer.Option(min=0, help="Records asked right after their edit (sequential).")] = 100,
+    edits_per_batch: PerBatch = None,
+    at_edit: AtEdit = None,
     checkpoints: Checkpoints = "",
     retract: Annotated[float, typer.Option(min=0, max=0.99, help="Share of edits taken back (stream).")] = 0.0,
     context: Context = "completion",
@@ -55,7 +70,7 @@ def run(
     distract: Annotated[int, typer.Option(min=0, help="Neighbours to ask again behind the edit's statement.")] = 0,
     judge: Annotated[str | None, typer.Option(help="A model that judges the answers, in columns of its own.")] = None,
     task: Tasks = None,
-    task_limit: Annotated[int, typer.Option(min=1, help="Questions of each other task.")] = 200,
+    task_limit: TaskLimit = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Probability from which an edit fires.")] = None,
     expand: Annotated[list[str] | None, typer.Option(help=_EXPAND)] = None,
     alias_table: expanding.Aliases = None,
@@ -74,10 +89,26 @@ def run(
     from corrigenda.cli.eval_show import show_metrics
     from corrigenda.eval.results import check_writable
 
-    schedule = Schedule(protocol, edits_per_batch, at_edit, _numbers(checkpoints), retract)
-    measures = Measures(
-        teacher_forced, success, divergence, writing, distract, judge, tasks=tuple(task or ()), task_limit=task_limit
+    numbers = _numbers(checkpoints)
+    given = {
+        "--edits-per-batch": edits_per_batch,
+        "--at-edit": at_edit,
+        "--checkpoints": numbers or None,
+        "--threshold": threshold,
+        "--expand": expand,
+        "--alias-table": alias_table,
+        "--facts": facts,
+        "--task-limit": task_limit,
+    }
+    idle = _idle(method, protocol, expands=bool(expand), tasks=bool(task))
+    refuse_idle(
+        {name: value is not None and name in idle for name, value in given.items()},
+        remedy=f"Leave them out with --method {method} --protocol {protocol}; tables need --expand, limits a --task.",
     )
+    at_edit = Schedule.at_edit if at_edit is None else at_edit
+    schedule = Schedule(protocol, edits_per_batch or Schedule.together, at_edit, numbers, retract)
+    tasks, questions = tuple(task or ()), task_limit or Measures.task_limit
+    measures = Measures(teacher_forced, success, divergence, writing, distract, judge, tasks, questions)
     expansion = expanding.Sources(tuple(expand or ()), alias_table, facts)
     settings = Settings(method, schedule, measures, context, threshold, expansion, locality_tokens, seed)
     if out is not None:
@@ -86,6 +117,8 @@ def run(
     evaluation = Evaluation(settings, sample, load_model(model, quiet=as_json), part)
     results = evaluation.run(out, batch=batch, cache=cache, fresh=fresh, quiet=as_json)
     print_json(results) if as_json else show_metrics(results)
+    if results["cases"]["failed"] == results["cases"]["total"] > 0:  # nothing was scored: the reasons are shown
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -117,6 +150,24 @@ def show(
         columns,
         [tuple(str(row.get(column, "")) for column in columns) for row in chosen],
     )
+
+
+def _idle(method: str, protocol: str, *, expands: bool, tasks: bool) -> set[str]:
+    """Return the options of ``run`` of which nothing would come."""
+    from corrigenda.cli.eval_methods import NONE, is_editor
+
+    found = set() if tasks else {"--task-limit"}
+    if protocol != "batch":
+        found |= {"--edits-per-batch"}
+    if protocol not in ("sequential", "stream"):
+        found |= {"--at-edit", "--checkpoints"}
+    if method == NONE:
+        found |= {"--threshold", "--expand", "--alias-table", "--facts"}
+    elif is_editor(method):
+        found |= {"--threshold", "--alias-table", "--facts"}
+    elif not expands:
+        found |= {"--alias-table", "--facts"}
+    return found
 
 
 def _numbers(text: str) -> tuple[int, ...]:

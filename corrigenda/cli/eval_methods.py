@@ -156,10 +156,10 @@ def _open_editor(
 
 def _rewording(name: str, expansion: Sources, allowed: Callable[[str], bool]) -> Reword:
     """Return what adds paraphrases to edits, if they are wanted."""
-    if set(expansion.kinds) - {"paraphrase"}:
+    if set(expansion.kinds) - {"paraphrase"} or expansion.aliases is not None or expansion.facts is not None:
         raise InvalidRequest(
             f"{name} edits weights, to which paraphrases can be added and nothing else",
-            remedy="Leave out the other kinds of --expand.",
+            remedy="Leave out the other kinds of --expand, and tables.",
         )
     return rewording(allowed) if expansion.kinds else list
 

@@ -168,7 +168,10 @@ def _run(cell: Cell, out: Path, lm: LanguageModel) -> bool:
 
     path = out / f"{cell.name}.json"
     evaluation = Evaluation(cell.settings, Sample.read(cell.data, cell.limit, cell.settings.seed), lm)
-    if path.exists() and evaluation.made(load(path)):
-        return False
-    evaluation.run(path, batch=16, cache=True, fresh=False, quiet=False)
-    return True
+    found = load(path) if path.exists() else {}
+    is_new = not evaluation.made(found)
+    if is_new:
+        found = evaluation.run(path, batch=16, cache=True, fresh=False, quiet=False)
+    if found["cases"]["failed"] == found["cases"]["total"]:
+        raise EvaluationError("every case failed", remedy=f"Why: corrigenda eval show {path} --unscored.")
+    return is_new

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from corrigenda.cli.common import console, load_model, print_table
+from corrigenda.errors import UnknownName
 
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
@@ -52,6 +53,13 @@ class Sources:
     kinds: tuple[str, ...] = ()
     aliases: Path | None = None
     facts: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.kinds:
+            from corrigenda.middleware.expansion import KINDS
+
+            if unknown := sorted(set(self.kinds) - set(KINDS)):
+                raise UnknownName.among("kind of expansion", unknown[0], KINDS)
 
     def expanding(
         self, encoder: Encoder, allowed: Callable[[str], bool] = lambda wording: True
@@ -97,6 +105,18 @@ class Wanted:
     many_valued: list[str] | None
     relations: Path | None
     reword: bool = False
+
+    def options(self) -> dict[str, bool]:
+        """Return which of the options were given, by name."""
+        return {
+            "--review": self.review,
+            "--alias-table": self.aliases is not None,
+            "--facts": self.facts is not None,
+            "--ask-model": self.ask_model is not None,
+            "--many-valued": bool(self.many_valued),
+            "--relations": self.relations is not None,
+            "--reword": self.reword,
+        }
 
     def proposed(self, edit: Edit, memory: Memory, *, quiet: bool) -> Expansion:
         """Return what follows from ``edit``; nothing is added."""

@@ -106,6 +106,14 @@ def test_a_bad_table_is_an_error_with_a_remedy(run: Any, tmp_path: Path):
     assert json.loads(result.stdout)["error"]["type"] == "DatasetError"
 
 
+def test_options_of_an_expansion_that_is_not_wanted_are_refused(run: Any, tmp_path: Path):
+    result = run(*ADD, "--reword", "--review", "--facts", tmp_path / "none.jsonl", "--ask-model", "none", "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["message"] == "nothing would come of --review, --facts, --ask-model, --reword"
+    assert not (tmp_path / "corrigenda.db").exists()
+
+
 def test_the_sources_of_an_evaluation_are_described(tables: tuple[str, ...]):
     sources = Sources(("alias", "inverse"), Path(tables[1]), Path(tables[3]))
     described = sources.described()["expansion"]

@@ -8,7 +8,7 @@ import pytest
 
 from corrigenda.cli import bench, eval_memory, eval_methods
 from corrigenda.cli.eval_show import wrong_probes
-from corrigenda.errors import EvaluationError
+from corrigenda.errors import EvaluationError, InvalidRequest
 from corrigenda.eval import synthetic
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.editable import Bare
@@ -230,6 +230,41 @@ def test_options_that_are_no_options(evaluate, tmp_path):
     task.write_text(json.dumps({"goal": "Dry a dog", "sol1": "a towel", "sol2": "a fork", "label": 0}))
     twice = ("--task", task, "--task", task, "--protocol", "sequential")
     assert "the task piqa is given twice" in evaluate(*twice, code=2).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--threshold", 0.9, "--expand", "alias", "--facts", "none"), "--threshold, --expand, --facts"),
+        (("--checkpoints", 5, "--edits-per-batch", 7), "--edits-per-batch, --checkpoints"),
+        (("--protocol", "batch", "--at-edit", 0, "--task-limit", 3), "--at-edit, --task-limit"),
+        (("--method", "auto", "--alias-table", "none"), "--alias-table"),
+        (("--method", "rome", "--threshold", 0.9), "--threshold"),
+        (("--method", "ft-l", "--expand", "paraphrase", "--alias-table", "none"), "--alias-table"),
+    ],
+)
+def test_options_of_which_nothing_would_come_are_refused(evaluate, monkeypatch, arguments, named):
+    monkeypatch.delattr("corrigenda.cli.eval.load_model")
+    error = json.loads(evaluate(*arguments, "--json", code=2).stdout)["error"]
+    assert error["message"] == f"nothing would come of {named}"
+
+
+def test_kinds_that_do_not_exist_are_refused_before_anything_is_scored(evaluate, monkeypatch):
+    monkeypatch.delattr("corrigenda.cli.eval.load_model")
+    result = evaluate("--method", "auto", "--expand", "aliass", "--json", code=2)
+    assert "Did you mean 'alias'?" in json.loads(result.stdout)["error"]["remedy"]
+
+
+def test_a_run_in_which_every_case_failed_does_not_pass_for_one(evaluate, call, tiny, data_file, monkeypatch):
+    def refuse(self, edits):
+        raise InvalidRequest("no")
+
+    monkeypatch.setattr(Cached, "edit", refuse)
+    results = json.loads(evaluate("--json", "--limit", 2, code=2).stdout)
+    assert results["cases"]["failed"] == 2
+    settings = ("--data", data_file, "--out", "table", "--methods", "none", "--model", tiny, "--memory-edits", 2)
+    for _ in range(2):  # also when the results are there
+        assert "every case failed" in call("eval", "table", *settings, code=1).output
 
 
 def test_the_table_of_every_method_is_resumable(call, tiny, data_file, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from tiny_editing import tiny_models
@@ -90,5 +91,10 @@ def test_an_editor_is_given_wordings_that_nothing_asks(plugin, monkeypatch):
     with (
         pytest.raises(InvalidRequest, match="dreamer edits weights"),
         open_method("dreamer", lm, Cached(Bare(lm)), expansion=Sources(("alias",))),
+    ):
+        pass
+    with (
+        pytest.raises(InvalidRequest, match="nothing else"),
+        open_method("dreamer", lm, Cached(Bare(lm)), expansion=Sources(("paraphrase",), Path("names.json"))),
     ):
         pass
