@@ -95,7 +95,7 @@ def run(
         "--at-edit": at_edit,
         "--checkpoints": numbers or None,
         "--threshold": threshold,
-        "--expand": expand,
+        "--expand": expand or None,
         "--alias-table": alias_table,
         "--facts": facts,
         "--task-limit": task_limit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -12,6 +13,7 @@ from corrigenda.errors import EvaluationError, InvalidRequest
 from corrigenda.eval import synthetic
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.editable import Bare
+from corrigenda.eval.report import runs
 from corrigenda.eval.results import load
 from corrigenda.memory.memory import Memory
 from corrigenda.testing import FixedEncoder
@@ -220,6 +222,16 @@ def test_a_judge_and_contexts_from_the_command_line(evaluate, tiny):
     assert asked["settings"]["max_new_tokens"]["least"] == 32
     assert asked["metrics"]["reliability_judged"]["n"] == 6
     assert asked["metrics"]["locality"]["value"] == 1.0
+
+
+def test_the_command_of_a_report_makes_the_same_results(evaluate, call, tiny):
+    options = ("--protocol", "sequential", "--at-edit", 2, "--locality-tokens", 4, "--shard", "2/3", "--judge", tiny)
+    first = json.loads(evaluate(*options, "--method", "grace", "--threshold", 0.5, "--json").stdout)
+    command = shlex.split(runs.command(first | {"model": first["model"] | {"name": str(tiny)}}))
+    again = json.loads(call(*command[1:], "--json").stdout)
+    assert {name: again[name] for name in ("settings", "shard", "data", "edits", "metrics")} == {
+        name: first[name] for name in ("settings", "shard", "data", "edits", "metrics")
+    }
 
 
 def test_options_that_are_no_options(evaluate, tmp_path):

@@ -289,6 +289,19 @@ def test_the_command_names_every_setting():
         "--edits-per-batch 5 --retract 0.2 --checkpoints 5,10 --no-teacher-forced --success --divergence --writing 2 "
         "--distract 1 --task piqa.jsonl --task-limit 50 --model 'my model'"
     )
+    more = {
+        "at_edit": 0,
+        "max_new_tokens": {"locality": 16, "least": 8, "slack": 4},
+        "judge": "other",
+        "scope_threshold": 0.85,
+        "expansion": {"kinds": ["alias", "one_hop"], "alias_table": {"file": "n.json"}, "facts": {"file": "f.jsonl"}},
+    }
+    found = found | {"method": "auto", "protocol": "sequential", "shard": [2, 4], "settings": more}
+    assert command(found) == (
+        "corrigenda eval run --data builtin --method auto --protocol sequential --seed 3 --at-edit 0 --judge other "
+        "--threshold 0.85 --expand alias --expand one_hop --alias-table n.json --facts f.jsonl --locality-tokens 16 "
+        "--shard 2/4 --model 'my model'"
+    )
 
 
 def test_reports_that_cannot_be_written(scored, tmp_path):

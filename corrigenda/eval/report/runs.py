@@ -7,6 +7,8 @@ from typing import Any
 
 from corrigenda.eval.report.entries import Entry
 
+_AT_EDIT, _LOCALITY_TOKENS = 100, 8
+"""The defaults of ``eval run``: what is left out of a command."""
 COLUMNS = ("results", "command", "edits hash", "started", "seconds", "commit")
 
 
@@ -35,15 +37,37 @@ def command(results: Any) -> str:
     for name, flag in (("together", "--edits-per-batch"), ("retracted", "--retract")):
         if settings.get(name):
             words += [flag, str(settings[name])]
+    if settings.get("at_edit", _AT_EDIT) != _AT_EDIT:
+        words += ["--at-edit", str(settings["at_edit"])]
     if settings.get("checkpoints"):
         words += ["--checkpoints", ",".join(map(str, settings["checkpoints"]))]
     words += ["--no-teacher-forced"] if settings.get("forced") is False else []
     words += [f"--{name}" for name in ("success", "divergence") if settings.get(name)]
     for name in ("writing", "distract"):
         words += [f"--{name}", str(settings[name])] if settings.get(name) else []
+    if settings.get("judge"):
+        words += ["--judge", settings["judge"]]
     for task in settings.get("tasks", ()):
-        words += ["--task", task["file"], "--task-limit", str(task["n"])]
+        words += ["--task", task["file"]]
+    if settings.get("tasks"):
+        words += ["--task-limit", str(max(task["n"] for task in settings["tasks"]))]
+    words += _of_the_method(settings)
+    if (tokens := settings.get("max_new_tokens", {}).get("locality", _LOCALITY_TOKENS)) != _LOCALITY_TOKENS:
+        words += ["--locality-tokens", str(tokens)]
+    if (shard := results.get("shard", [1, 1])) != [1, 1]:
+        words += ["--shard", "/".join(map(str, shard))]
     return shlex.join([*words, "--model", results["model"]["name"]])
+
+
+def _of_the_method(settings: Any) -> list[str]:
+    """Return the options that only some methods have: when edits fire, and what is added with them."""
+    words = ["--threshold", str(settings["scope_threshold"])] if "scope_threshold" in settings else []
+    expansion = settings.get("expansion", {"kinds": []})
+    for kind in expansion["kinds"]:
+        words += ["--expand", kind]
+    for name, flag in (("alias_table", "--alias-table"), ("facts", "--facts")):
+        words += [flag, expansion[name]["file"]] if name in expansion else []
+    return words
 
 
 def versions(entries: list[Entry]) -> str:
