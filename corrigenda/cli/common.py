@@ -54,15 +54,29 @@ class CorrigendaGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a :class:`CorrigendaError` becomes text (or JSON, where ``--json`` was asked for)."""
+        """Run the command; a :class:`CorrigendaError` becomes text (or JSON, where ``--json`` was asked for).
+
+        So does a file or folder that cannot be read or written: the user has named it, whatever code came upon it.
+        """
         try:
             return super().invoke(ctx)
-        except CorrigendaError as error:
+        except (CorrigendaError, OSError) as error:
             if "--json" in ctx.meta[_ARGUMENTS]:
-                print_json({"error": describe_error(error)})
+                print_json({"error": describe_error(_own(error))})
             else:
-                show_error(error)
+                show_error(_own(error))
             raise typer.Exit(FAILED) from error
+
+
+def _own(error: CorrigendaError | OSError) -> CorrigendaError:
+    """Return ``error`` as one of this package; raises it where it names no file, for then it is nobody's mistake."""
+    if isinstance(error, CorrigendaError):
+        return error
+    if error.filename is None:
+        raise error
+    return CorrigendaError(
+        f"{error.filename} cannot be read or written: {error.strerror or error}", remedy="Name another place."
+    )
 
 
 def refuse_idle(idle: Mapping[str, bool], remedy: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corrigenda.cli.common import DEFAULT_MODEL, AsJson, ModelName, console, load_model, print_json
+from corrigenda.errors import DatasetError
 
 if TYPE_CHECKING:
     from corrigenda.eval.feedback import Task
@@ -37,6 +38,11 @@ def memprompt(
     random.Random(seed).shuffle(tasks)
     shown = examples(tasks, shots)
     stream = [task for task in tasks if task not in shown][:limit]
+    if not stream:
+        raise DatasetError(
+            f"{data} holds {len(tasks)} tasks, all of which are examples of the prompt",
+            remedy="Give more tasks, or fewer --shots.",
+        )
     lm = load_model(model, quiet=as_json)
     found: dict[str, Any] = {"data": data.name, "model": lm.name, "tells": tells, "shots": len(shown), "seed": seed}
     for name, chance in (("without", 0.0), ("with_feedback", tells)):

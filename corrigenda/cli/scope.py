@@ -50,10 +50,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the classifier on labelled pairs."""
+    from corrigenda.eval.results import check_writable
     from corrigenda.memory.judge import FrameJudge
     from corrigenda.memory.scope_evaluation import evaluate, reliability_diagram
     from corrigenda.memory.scope_pairs import read_pairs
 
+    if plot is not None:
+        check_writable(plot)
     rows, judge = read_pairs(pairs), FrameJudge.load(weights)
     found = evaluate(rows, judge)
     if plot is not None:

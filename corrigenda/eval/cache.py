@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from corrigenda.eval.editable import Answers, Distributions, NextToken, Nothing,
 if TYPE_CHECKING:
     from corrigenda.edit import Edit
     from corrigenda.lm.scoring import TargetScore
+
+log = logging.getLogger(__name__)
 
 Key: TypeAlias = str
 VERSION = 1
@@ -46,7 +49,7 @@ class Cached:
     Args:
         base: The model; its answers must depend on prompt and token limit alone.
         path: File to keep the answers in, JSON Lines, appended to; made when missing. Its name must tell the model
-            (see :func:`cache_file`). ``None``: memory only.
+            (see :func:`cache_file`). ``None``: memory only, as where it cannot be read or written.
 
     Attributes:
         hits: Questions answered from the cache.
@@ -189,6 +192,9 @@ class Cached:
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return
+        except OSError as error:
+            self._do_without(error)
+            return
         for line in lines:
             try:
                 row = json.loads(line)
@@ -202,11 +208,19 @@ class Cached:
     def _append(self, rows: Iterator[dict[str, Any]] | Any) -> None:
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # A line of its own also after a torn one. One write: other processes may append to the same file.
         text = "\n" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: OSError) -> None:
+        """Keep answers in memory only from now on: a cache saves work, it must not cost any."""
+        log.warning("the unedited model's answers are not kept for later runs in %s: %s", self.path, error.strerror)
+        self.path = None
 
 
 def cache_file(folder: Path, fingerprint: str, settings: object) -> Path:

@@ -119,6 +119,17 @@ def test_import_and_export(run_json, run, tmp_path: Path):
     assert report["imported"] == 3
 
 
+def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(run_json, run, tmp_path: Path):
+    run_json(*ABUJA)
+    for place in (tmp_path, tmp_path / "none" / "x.jsonl", tmp_path / "corrigenda.db" / "x.jsonl"):
+        result = run("edit", "export", place, "--json")
+        assert result.exit_code == 2
+        error = json.loads(result.stdout)["error"]
+        assert str(place) in error["message"]
+        assert error["remedy"]
+    assert "cannot be read or written" in run("edit", "export", tmp_path).stderr
+
+
 def test_the_memory_comes_from_the_environment(run_json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CORRIGENDA_MEMORY", str(tmp_path / "elsewhere.db"))
     run_json(*ABUJA)

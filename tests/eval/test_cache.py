@@ -37,6 +37,20 @@ def test_hits_and_misses(bare):
     assert (cached.hits, cached.misses) == (2, 3)
 
 
+def test_a_place_that_cannot_be_written_costs_only_time(bare, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "answers.jsonl", tmp_path):
+        cached = Cached(bare, path)
+        assert cached.generate(["a"], max_new_tokens=4) == [" A"]
+        assert cached.score(["a"], ["x"]) == cached.score(["a"], ["x"])
+    assert [
+        record.getMessage().startswith("the unedited model's answers are not kept") for record in caplog.records
+    ] == [
+        True,
+        True,
+    ]
+
+
 def test_answers_survive_on_disk_and_damage_costs_only_time(bare, tmp_path):
     path = tmp_path / "deep" / "answers.jsonl"
     first = Cached(bare, path)

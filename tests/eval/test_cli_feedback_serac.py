@@ -56,3 +56,5 @@ def test_memprompt_is_simulated(call, tiny, tmp_path):
     assert found["without"]["told"] == 0
     assert found["with_feedback"]["told"] == 4  # random weights understand nothing
     assert "by quarter" in call(*arguments, "--model", tiny).stdout
+    few = call(*arguments, "--shots", 7, "--model", tiny, code=2)
+    assert "all of which are examples" in few.output
