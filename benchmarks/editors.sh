@@ -45,7 +45,7 @@ known=$facts facts=$data/counterfact.json
 # Updates this large are refused otherwise (EMMET's is 2.9 times the weight); here the harm shall be seen.
 half='{"v_half": true, "max_norm_ratio": 10}'
 run alphaedit-500-sequential --method alphaedit --edits 500 --batch 50 --sequential --near 3 \
-    --params '{"v_half": true, "norm_anchor": true, "ridge": 25}' --piqa "$data/piqa_valid.jsonl"
+    --params '{"v_half": true, "norm_anchor": true, "ridge": 25}' --piqa "$data/piqa_valid.jsonl" --piqa-limit 2000
 for method in memit alphaedit emmet pmet; do
     run "$method-1000" --method "$method" --edits 1000 --batch 1000 --near 3 --params "$half"
     run "$method-500-sequential" --method "$method" --edits 500 --batch 50 --sequential --near 3 --params "$half"
