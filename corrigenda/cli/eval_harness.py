@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,12 @@ def run_harness(
             done = simple_evaluate(model=wrapped, tasks=tasks, limit=limit, task_manager=manager, bootstrap_iters=0)
         finally:
             undo.revert()
+    return figures_of(done["results"])
+
+
+def figures_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the harness's figures by task; a metric keeps the name of its filter, for it may have several."""
     return {
-        task: {name.partition(",")[0]: value for name, value in figures.items() if isinstance(value, float)}
-        for task, figures in done["results"].items()
+        task: {name.removesuffix(",none"): value for name, value in figures.items() if isinstance(value, float)}
+        for task, figures in results.items()
     }

@@ -83,7 +83,7 @@ class Stack:
         place = next((place for place, (live, _) in enumerate(self._live) if live.id == case.id), None)
         if place is None:
             return
-        began = time.perf_counter()
+        began, counted = time.perf_counter(), sum(self.seconds.values())
         try:
             self._live[place][1].revert()
             del self._live[place]
@@ -94,7 +94,8 @@ class Stack:
             self.clear(down_to=place)
             for again in later:
                 self.push(again)
-        self.seconds[case.id] = self.seconds.get(case.id, 0.0) + time.perf_counter() - began
+        counted = sum(self.seconds.values()) - counted  # making the later ones again is on their own account
+        self.seconds[case.id] = self.seconds.get(case.id, 0.0) + time.perf_counter() - began - counted
 
     def clear(self, down_to: int = 0) -> None:
         """Take back all edits from the ``down_to``-th on, the last ones first."""

@@ -7,6 +7,7 @@ import json
 import pytest
 from tiny_editing import tiny_models
 
+from corrigenda.cli.eval_harness import figures_of
 from corrigenda.edit import Edit
 from corrigenda.errors import MissingExtra
 from corrigenda.eval.editable import Bare
@@ -52,6 +53,15 @@ def test_the_bare_model_stops_where_it_is_told():
     (cut,) = Bare(lm).continue_until(["The capital"], max_new_tokens=12, stops=(mark,))
     assert mark not in cut
     assert whole.startswith(cut)
+
+
+def test_figures_of_several_filters_are_kept_apart():
+    found = {"gsm8k": {"alias": "gsm8k", "exact_match,strict-match": 0.1, "exact_match,flexible-extract": 0.3}}
+    found["piqa"] = {"acc,none": 0.6, "acc_stderr,none": 0.01}
+    assert figures_of(found) == {
+        "gsm8k": {"exact_match,strict-match": 0.1, "exact_match,flexible-extract": 0.3},
+        "piqa": {"acc": 0.6, "acc_stderr": 0.01},
+    }
 
 
 def test_without_the_harness_the_message_says_how_to_get_it(monkeypatch):

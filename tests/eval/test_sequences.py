@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from scripted_methods import Scripted, make_case
 
@@ -16,6 +18,7 @@ from corrigenda.eval.protocol import Run
 from corrigenda.eval.results import by_relation, retention, summarise
 from corrigenda.eval.scoring import scores_of
 from corrigenda.eval.sequence import evenly, plan_withdrawals
+from corrigenda.eval.undoing import Stack
 from corrigenda.lm.scoring import TargetScore
 
 PLAIN = Columns(forced=False)
@@ -195,7 +198,34 @@ def test_checkpoints_in_the_journal_are_not_asked_again(budget, tmp_path):
     assert read(path).notes[0]["metrics"] == {}
 
 
+def test_a_sequence_that_left_traces_fails_again_when_it_is_repeated(budget, tmp_path):
+    cases = lands(3)
+    path = tmp_path / "s.journal.jsonl"
+    for _ in range(2):
+        method = Scripted(edited=right_answers(cases), forgets_to_undo=True)
+        journal = Journal.open(path, {})
+        run = Run(method, Scripted(), budget, protocol="sequential", batch=2, columns=PLAIN, journal=journal)
+        with pytest.raises(EvaluationError, match="the undo left traces"):
+            run(cases)
+
+
 # Streams
+
+
+def test_edits_that_are_made_again_are_timed_once(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("corrigenda.eval.undoing.time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    class Slow(Stacked):
+        def edit(self, edits):
+            clock.now += 1
+            return super().edit(edits)
+
+    stack, cases = Stack(Slow()), lands(3)
+    for case in cases:
+        stack.push(case)
+    stack.retract(cases[0])
+    assert stack.seconds == {"0": 1.0, "1": 2.0, "2": 2.0}
 
 
 @pytest.mark.parametrize("method", [Scripted, Stacked])
