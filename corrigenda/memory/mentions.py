@@ -19,6 +19,7 @@ from corrigenda.edit import EditId
 
 MAX_NAME_TOKENS = 32
 """Longer names are sentences: nobody mentions them, and looking for them would cost every query."""
+_LONGEST_WORD = 64
 
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _ASCII_TOKEN = re.compile(r"\d+(?:[.,]\d+)+(?!\w)|'[sS](?!\w)|\w+(?:\+\+|#)?(?!\w)|\w+")
@@ -77,8 +78,13 @@ def name_tokens(name: str) -> tuple[str, ...]:
     return tuple(map(_fold, pattern.findall(name)))
 
 
-@lru_cache(maxsize=65_536)
 def _fold(token: str) -> str:
+    # Words come again. Longer tokens are none, and remembering them would keep whole queries in memory.
+    return _fold_word(token) if len(token) <= _LONGEST_WORD else _fold_word.__wrapped__(token)
+
+
+@lru_cache(maxsize=65_536)
+def _fold_word(token: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold()).replace("’", "'")
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ MAX_SEGMENTS = 24
 MAX_CHARACTERS = 600
 """Longest segment; a longer stretch without an end of sentence is cut."""
 
-_END = re.compile(r"(?<=[.!?…])[\"”»)\]]*\s+(?=[\"“«(\[]*[^\W_])|\s*\n+\s*|(?<=[。！？])")
+_END = re.compile(r"(?<=[.!?…])[\"”»)\]]*\s+(?=[\"“«(\[]*[^\W_])|(?<!\s)\s*\n\s*|(?<=[。！？])")
+# A break of line is looked for from where white space begins and nowhere within it: else a query of spaces costs the
+# square of their number.
 _LOWER_START = re.compile(r"(who|what|which|where|when|why|how|whose|can|could|tell|please|do|does|did|i|thanks)\b")
 _ABBREVIATIONS = word_set(
     "mr mrs ms dr st jr sr prof gen col lt rev hon no vs etc inc ltd co corp bros mt ft e.g i.e u.s u.k"
@@ -70,35 +73,54 @@ def segments(query: str, whole: Sequence[tuple[int, int]] = ()) -> list[Segment]
 
 def _spans(query: str, whole: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     spans, start = [], 0
+    names, stop = _merged(whole), len(query.rstrip())
     for match in _END.finditer(query):
         inside_line = "\n" not in match.group()
-        if inside_line and (_abbreviated(query[start : match.start()]) or _goes_on(query, start, match)):
+        last_words = query[max(start, match.start() - MAX_CHARACTERS) : match.start()]
+        if inside_line and (_abbreviated(last_words) or _goes_on(query, start, match, stop)):
             continue
-        if any(first < match.start() < last or first < match.end() < last for first, last in whole):
+        if _within(match.start(), names) or _within(match.end(), names):
             continue
         spans.append((start, match.start()))
         start = match.end()
     return [*spans, (start, len(query))]
 
 
-def _goes_on(query: str, start: int, end: re.Match[str]) -> bool:
-    """Tell whether what seems the end of a sentence is none.
+def _merged(stretches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ``stretches`` in order, those that share a character as one."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(stretches):
+        if merged and first < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _within(place: int, stretches: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether ``place`` lies inside one of ``stretches``, which come in order and apart, and not at its edge."""
+    before = bisect_left(stretches, (place,)) - 1
+    return before >= 0 and place < stretches[before][1]
+
+
+def _goes_on(query: str, start: int, end: re.Match[str], stop: int) -> bool:
+    """Tell whether what seems the end of a sentence, in ``query[start:stop]``, is none.
 
     A small letter goes on, as in "Emergency! was aired on"; so does a question that would end with "!", as in "Who owns
     Yahoo! News?"; and the beginning of an answer belongs to its question: "Where is Omni based? It is based in".
     """
-    said, rest = query[start : end.start()], query[end.end() :]
-    if said.endswith("!") and _QUESTION.match(said):
+    # Looked at in place: copies of what comes before and after would cost the square of the query's length.
+    if query.endswith("!", start, end.start()) and _QUESTION.match(query, start, end.start()):
         return True
-    if said.endswith("?") and _GOES_ON.fullmatch(rest.rstrip()):
+    if query.endswith("?", start, end.start()) and _GOES_ON.fullmatch(query, end.end(), stop):
         return True
-    return rest[:1].islower() and _LOWER_START.match(rest) is None
+    return query[end.end() : end.end() + 1].islower() and _LOWER_START.match(query, end.end()) is None
 
 
-def _abbreviated(sentence: str) -> bool:
-    """Tell whether the dot at the end of ``sentence`` belongs to an abbreviation or an initial."""
-    words = sentence[:-1].split() if sentence.endswith(".") else []
-    word = words[-1].lstrip('("“«[') if words else ""
+def _abbreviated(words: str) -> bool:
+    """Tell whether the dot at the end of ``words``, the last of a sentence, is an abbreviation's or an initial's."""
+    last = words[:-1].rsplit(maxsplit=1)[-1:] if words.endswith(".") else []
+    word = last[0].lstrip('("“«[') if last else ""
     return (len(word) == 1 and word.isalpha()) or "." in word.rstrip(".") or word.casefold() in _ABBREVIATIONS
 
 

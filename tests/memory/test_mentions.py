@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from corrigenda.edit import EditId
-from corrigenda.memory.mentions import MAX_NAME_TOKENS, Names, name_tokens, tokenize
+from corrigenda.memory.mentions import MAX_NAME_TOKENS, Names, _fold_word, name_tokens, tokenize
 
 
 def table(*names: str) -> Names:
@@ -121,6 +121,12 @@ def test_tokens_count_the_places_of_the_text_itself() -> None:
     text = "ﬁrst İstanbul’s 3.51, x_y"
     assert [text[token.start : token.end] for token in tokenize(text)] == ["ﬁrst", "İstanbul", "’s", "3.51", "x_y"]
     assert name_tokens("ﬁrst") == ("first",)
+
+
+def test_what_is_no_word_is_not_remembered() -> None:
+    before = _fold_word.cache_info().currsize
+    assert tokenize("A" * 10_000)[0].folded == "a" * 10_000
+    assert _fold_word.cache_info().currsize == before
 
 
 def test_the_cost_does_not_grow_with_the_edits() -> None:

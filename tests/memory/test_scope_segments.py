@@ -1,7 +1,12 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corrigenda.edit import EditId
+from corrigenda.memory.mentions import Names
+from corrigenda.memory.scope_parts import parts
 from corrigenda.memory.segments import MAX_CHARACTERS, MAX_SEGMENTS, segments
 
 
@@ -48,6 +53,25 @@ def test_long_texts_are_bounded():
     assert found[-1].text == "Who asks?"
     assert all(len(segment.text) <= MAX_CHARACTERS for segment in segments("word " * 5000))
     assert max(len(segment.text) for segment in segments("x" * 5000)) <= MAX_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["a" + " " * 60_000 + "b", "a. " * 60_000, "Oslo. " * 12_000],
+    ids=["spaces", "initials", "names"],
+)
+def test_the_cost_of_a_long_query_is_not_the_square_of_its_length(query):
+    names = Names()
+    names.add(EditId("e1"), ["Oslo"])
+    began = time.perf_counter()
+    assert parts(query, (), names.find)
+    assert time.perf_counter() - began < 8  # tenths of a second; a minute and more by the square
+
+
+def test_names_that_overlap_hold_no_end_of_a_sentence():
+    query = "Yahoo! Tech. News pays"
+    assert len(segments(query)) == 3
+    assert len(segments(query, [(len("Yahoo! "), len("Yahoo! Tech. News")), (0, len("Yahoo! Tech."))])) == 1
 
 
 def test_text_without_words_is_one_segment():
