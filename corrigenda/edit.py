@@ -212,7 +212,10 @@ def trusted(row: dict[str, Any], edit_id: str) -> Edit | None:
     """Return the edit that :meth:`Edit.to_dict` wrote as ``row``, without checking its fields once more.
 
     Returns ``None`` unless its content hashes to ``edit_id``: then it is exactly what was checked when it was made.
-    For ledgers, which read millions.
+    For ledgers, which read millions, and whose edits must be readable whatever is allowed by now.
+
+    Raises:
+        InvalidEdit: Its times are none.
     """
     edit = _plain(row)
     return edit if edit is not None and edit.id == edit_id else None
@@ -224,7 +227,7 @@ def restored(row: dict[str, Any], edit_id: str) -> Edit:
     For files that carry a checksum of their own.
 
     Raises:
-        InvalidEdit: ``row`` has fields that an edit has not.
+        InvalidEdit: ``row`` has fields that an edit has not, or times that are none.
     """
     edit = _plain(row)
     if edit is None:
@@ -234,10 +237,12 @@ def restored(row: dict[str, Any], edit_id: str) -> Edit:
 
 
 def _plain(row: dict[str, Any]) -> Edit | None:
-    if row.keys() - _PLAIN.keys():
-        return None  # with times, or none of ours: the long way
-    edit = object.__new__(Edit)
     values = _PLAIN | row
+    if _TIMES & row.keys():
+        values["validity"] = Validity(*(_moment(values.pop(name, None)) for name in ("valid_from", "valid_to")))
+    if values.keys() - _PLAIN.keys():
+        return None  # none of ours: the long way
+    edit = object.__new__(Edit)
     for name in _LISTS.keys() & row.keys():
         values[name] = tuple(row[name])
     edit.__dict__.update(values)
@@ -255,6 +260,7 @@ _OPTIONAL = {
 }
 _LISTS = {"aliases": MAX_PROMPT, "target_aliases": MAX_TARGET, "paraphrases": MAX_PROMPT, "tags": 200}
 
+_TIMES = {"valid_from", "valid_to"}
 _PLAIN: dict[str, Any] = {
     item.name: None if item.default is dataclasses.MISSING else item.default for item in dataclasses.fields(Edit)
 }
@@ -271,11 +277,7 @@ def clean_text(name: str, value: object, limit: int, error: type[InvalidEdit] | 
     """Return ``value`` stripped and in form NFC, or raise ``error`` naming the field ``name`` and the ``limit``."""
     if not isinstance(value, str):
         raise error(f"{name} must be text, not {type(value).__name__}")
-    if len(value) > limit:
-        raise error(
-            f"{name} has {len(value):,} characters; at most {limit:,} are allowed",
-            remedy=f"Shorten the {name}; long documents belong into retrieval, not into an edit or a query.",
-        )
+    _check_length(name, value, limit, error)
     if "\x00" in value:
         raise error(f"{name} holds a NUL character", remedy="Remove it; it is never part of text.")
     if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
@@ -286,7 +288,16 @@ def clean_text(name: str, value: object, limit: int, error: type[InvalidEdit] | 
     text = unicodedata.normalize("NFC", value).strip()
     if not text:
         raise error(f"{name} is empty", remedy=f"Give the {name} as text.")
+    _check_length(name, text, limit, error)  # once more: some characters are several in form NFC
     return text
+
+
+def _check_length(name: str, text: str, limit: int, error: type[InvalidEdit] | Any) -> None:
+    if len(text) > limit:
+        raise error(
+            f"{name} has {len(text):,} characters; at most {limit:,} are allowed",
+            remedy=f"Shorten the {name}; long documents belong into retrieval, not into an edit or a query.",
+        )
 
 
 def _clean_list(name: str, value: object, limit: int) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ def test_text_is_stripped_and_normalised():
         ({"prompt": "   "}, "prompt is empty"),
         ({"target": ""}, "target is empty"),
         ({"prompt": "x" * 1_000_000}, "prompt has 1,000,000 characters; at most 4,000"),
+        ({"target": "\u0958" * 600}, "target has 1,200 characters; at most 1,000"),  # each is two in form NFC
         ({"target": "a\x00b"}, "NUL"),
         ({"subject": "a\ud800"}, "lone surrogate"),
         ({"old_answer": " ABUJA "}, "equals the old answer"),

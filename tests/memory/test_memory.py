@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corrigenda.edit import Edit, Validity
+from corrigenda import edit as edit_module
+from corrigenda.edit import MAX_TARGET, Edit, Validity
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreDamaged, StoreError, StoreNotWritable, UnknownEdit
 from corrigenda.memory.memory import Memory
 from corrigenda.testing import FixedEncoder
@@ -59,6 +60,19 @@ def test_what_was_added_is_there_after_reopening(open_memory: Open, capital: Cap
     again = open_memory()
     assert list(again.live()) == edits
     assert again.version == 2
+
+
+def test_what_was_longer_than_is_allowed_now_can_be_read(
+    open_memory: Open, capital: Capital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = open_memory()
+    with monkeypatch.context() as patch:
+        patch.setitem(edit_module._REQUIRED, "target", 2 * MAX_TARGET)
+        edits = [memory.add(capital(city="x" * 1_200)), memory.add("p is", "y" * 1_200, valid_to="2999-01-01")]
+    memory.close()
+    again = open_memory()
+    assert list(again.live()) == edits
+    assert again.live()[1].validity == edits[1].validity
 
 
 def test_amend(memory: Memory, capital: Capital) -> None:
