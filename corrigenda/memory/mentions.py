@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def _fold(token: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _fold_word(token: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold()).replace("’", "'")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold())
+    return folded.replace("’", "'").replace(" ", "")  # ﷺ is a phrase in form NFKC; here it stays one token
 
 
 @lru_cache(maxsize=1)
@@ -113,9 +115,13 @@ def _ranges(chars: Sequence[str]) -> str:
 
 
 class Names:
-    """The names of the live edits of one namespace. Adding, removing and finding do not slow down with their number."""
+    """The names of the live edits of one namespace. Adding, removing and finding do not slow down with their number.
+
+    Safe to share between threads.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._entries: dict[str, dict[EditId, str]] = {}
         # First token of a name -> bit n set: some name of n tokens begins so. Bits are never cleared: a stale one
         # costs a look-up, counting them would cost memory for a million names.
@@ -127,28 +133,29 @@ class Names:
 
     def add(self, edit_id: EditId, names: Iterable[str]) -> None:
         """Let ``edit_id`` go by ``names``."""
-        for name in names:
-            tokens = name_tokens(name)
-            if not 0 < len(tokens) <= MAX_NAME_TOKENS:
-                continue
-            key = " ".join(tokens)
-            self._entries.setdefault(key, {}).setdefault(edit_id, name)
-            self._lengths[tokens[0]] = self._lengths.get(tokens[0], 0) | 1 << len(tokens)
-            if self._inverted is not None:
-                self._invert(key, tokens)
+        with self._lock:
+            for name in names:
+                tokens = name_tokens(name)
+                if not 0 < len(tokens) <= MAX_NAME_TOKENS:
+                    continue
+                key = " ".join(tokens)
+                self._entries.setdefault(key, {}).setdefault(edit_id, name)
+                self._lengths[tokens[0]] = self._lengths.get(tokens[0], 0) | 1 << len(tokens)
+                if self._inverted is not None:
+                    _invert(self._inverted, key)
 
     def remove(self, edit_id: EditId, names: Iterable[str]) -> None:
         """Undo :meth:`add` with the same arguments."""
-        for name in names:
-            tokens = name_tokens(name)
-            key = " ".join(tokens)
-            entry = self._entries.get(key)
-            if entry is None or entry.pop(edit_id, None) is None or entry:
-                continue
-            del self._entries[key]
-            if self._inverted is not None:
-                for token in tokens:
-                    self._inverted[token].pop(key, None)
+        with self._lock:
+            for name in names:
+                key = " ".join(name_tokens(name))
+                entry = self._entries.get(key)
+                if entry is None or entry.pop(edit_id, None) is None or entry:
+                    continue
+                del self._entries[key]
+                if self._inverted is not None:
+                    for token in key.split(" "):
+                        self._inverted[token].pop(key, None)
 
     def find(self, text: str, holds: Callable[[EditId], bool] = lambda _: True) -> list[Mention]:
         """Return the mentions in ``text``, longest first, then from left to right; nested ones too.
@@ -158,18 +165,7 @@ class Names:
             holds: Tells whether an edit counts.
         """
         tokens = tokenize(text)
-        folded = [token.folded for token in tokens]
-        found: list[tuple[int, int, str, tuple[EditId, ...]]] = []
-        for first, word in enumerate(folded):
-            mask = self._lengths.get(word, 0)
-            while mask:
-                length = mask.bit_length() - 1
-                mask ^= 1 << length
-                entry = self._entries.get(" ".join(folded[first : first + length]))
-                if entry is None or first + length > len(folded):
-                    continue
-                if ids := tuple(edit_id for edit_id in entry if holds(edit_id)):
-                    found.append((first, first + length, entry[ids[0]], ids))
+        found = self._find([token.folded for token in tokens], holds)
         found.sort(key=lambda item: (item[0] - item[1], item[0]))
         return self._mentions(text, tokens, found)
 
@@ -178,21 +174,37 @@ class Names:
 
         The table behind it is built on the first call and kept up to date from then on.
         """
-        if self._inverted is None:
-            self._inverted = {}
-            for key in self._entries:
-                self._invert(key, key.split(" "))
-        keys = self._inverted.get(_fold(token), {})
-        return [next(iter(self._entries[key].values())) for key in islice(keys, limit)]
+        with self._lock:
+            if self._inverted is None:
+                inverted: dict[str, dict[str, None]] = {}
+                for key in self._entries:
+                    _invert(inverted, key)
+                self._inverted = inverted
+            keys = self._inverted.get(_fold(token), {})
+            return [next(iter(self._entries[key].values())) for key in islice(keys, limit)]
 
     def ids_named(self, name: str) -> tuple[EditId, ...]:
         """Return the edits that go by ``name``, whatever the case and punctuation; empty for none."""
-        return tuple(self._entries.get(" ".join(name_tokens(name)), ()))
+        with self._lock:
+            return tuple(self._entries.get(" ".join(name_tokens(name)), ()))
 
-    def _invert(self, key: str, tokens: Iterable[str]) -> None:
-        assert self._inverted is not None
-        for token in tokens:
-            self._inverted.setdefault(token, {})[key] = None
+    def _find(
+        self, folded: Sequence[str], holds: Callable[[EditId], bool]
+    ) -> list[tuple[int, int, str, tuple[EditId, ...]]]:
+        """Return first and last token (exclusive), name and edits of each mention."""
+        found = []
+        with self._lock:
+            for first, word in enumerate(folded):
+                mask = self._lengths.get(word, 0)
+                while mask:
+                    length = mask.bit_length() - 1
+                    mask ^= 1 << length
+                    entry = self._entries.get(" ".join(folded[first : first + length]))
+                    if entry is None or first + length > len(folded):
+                        continue
+                    if ids := tuple(edit_id for edit_id in entry if holds(edit_id)):
+                        found.append((first, first + length, entry[ids[0]], ids))
+        return found
 
     @staticmethod
     def _mentions(
@@ -211,6 +223,12 @@ class Names:
                 )
             )
         return mentions
+
+
+def _invert(inverted: dict[str, dict[str, None]], key: str) -> None:
+    """Enter ``key``, the tokens of a name, under each of them."""
+    for token in key.split(" "):
+        inverted.setdefault(token, {})[key] = None
 
 
 def _extended(text: str, tokens: list[Token], first: int, stop: int) -> bool:

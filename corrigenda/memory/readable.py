@@ -156,7 +156,11 @@ class ReadableMemory:
             wanted = k
             while True:
                 found = index.search(namespace, queries, wanted)
-                hits = [[Hit(edits[i], s) for i, s in row if edits[i].validity.covers(moment)][:k] for row in found]
+                # What the index holds and is not live, left behind by an error perhaps, must not end every search.
+                hits = [
+                    [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
+                    for row in found
+                ]
                 if wanted >= len(edits) or all(len(row) == k for row in hits):
                     return hits
                 wanted *= 4  # edits that do not hold at that time took some of the places

@@ -193,6 +193,15 @@ def test_search_orders_by_similarity(memory: Memory, fixed: FixedEncoder) -> Non
     assert all(a.similarity >= b.similarity for row in rows for a, b in pairwise(row))
 
 
+def test_search_passes_over_what_is_not_live(memory: Memory, capital: Capital, fixed: FixedEncoder) -> None:
+    gone, stays = memory.add(capital()), memory.add(capital("Peru", "Lima"))
+    memory.search(fixed.encode(["x"]), 1)
+    memory._replica._index.change = lambda *_: None  # type: ignore[method-assign]
+    memory.retract(gone.id)
+    (hits,) = memory.search(fixed.encode([gone.prompt]), 2)
+    assert [hit.edit for hit in hits] == [stays]
+
+
 def test_frame_vectors(memory: Memory, capital: Capital) -> None:
     one, two = memory.add(capital("Peru", "Lima")), memory.add(capital("Chile", "Santiago"))
     np.testing.assert_allclose(memory.frame_vector(one.id), memory.frame_vector(two.id))

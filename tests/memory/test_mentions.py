@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 
 import pytest
 
@@ -110,6 +112,35 @@ def test_names_with_a_token() -> None:
     names.remove(EditId("e1"), ["Bank of Peru"])
     assert names.names_with_token("bank") == ["Bank of China", "River Bank", "Bank Street"]
     assert names.names_with_token("nothing") == []
+
+
+def test_a_character_that_stands_for_a_phrase_is_one_token() -> None:
+    names = table("Muhammad ﷺ", "Muhammad Ali")
+    assert found(names, "Where was Muhammad ﷺ born?") == ["Muhammad ﷺ"]
+    assert names.names_with_token("muhammad") == ["Muhammad ﷺ", "Muhammad Ali"]
+    names.remove(EditId("e0"), ["Muhammad ﷺ"])
+    assert names.names_with_token("muhammad") == ["Muhammad Ali"]
+    assert names.names_with_token("ﷺ") == []
+
+
+def test_a_name_that_goes_while_the_table_of_tokens_is_built() -> None:
+    class Slow(dict[str, dict[EditId, str]]):
+        def __iter__(self) -> Iterator[str]:
+            for key in list(super().__iter__()):
+                begun.set()
+                time.sleep(0.01)
+                yield key
+
+    begun = threading.Event()
+    names = table(*(f"Land {number}" for number in range(20)))
+    names._entries = Slow(names._entries)
+    reader = threading.Thread(target=names.names_with_token, args=("land",))
+    reader.start()
+    begun.wait()
+    names.remove(EditId("e19"), ["Land 19"])
+    names.add(EditId("e20"), ["Land 20"])
+    reader.join()
+    assert names.names_with_token("land")[-2:] == ["Land 18", "Land 20"]
 
 
 def test_sentences_are_not_names() -> None:

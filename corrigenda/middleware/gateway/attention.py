@@ -61,10 +61,7 @@ class Attention:
         names = self.memory.names(namespace)
         if not len(names):
             return False
-        try:
-            return any(self._named(text, names) for chat in chats for text in _looked_at(chat))
-        except RuntimeError:
-            return True  # the table grew in another thread while it was read
+        return any(self._named(text, names) for chat in chats for text in _looked_at(chat))
 
     def _named(self, text: str, names: Names) -> bool:
         return len(text) > LONG or bool(names.find(text)) or self._partly(text, names)
