@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from corrigenda.errors import CorrigendaError, StoreUnavailable
+from corrigenda.errors import ConflictingEdit, CorrigendaError, InvalidEdit, InvalidRequest, UnknownEdit
 from corrigenda.memory.files import translated
+
+_IMPOSSIBLE = (InvalidEdit, ConflictingEdit, UnknownEdit, InvalidRequest)
+"""What is wrong with an intent itself. All else is wrong with the ledger or the encoder, and may pass."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Outbox:
     Args:
         path: The file; created if need be.
 
+    Attributes:
+        obstacle: What ended the last delivery before its time; empty for nothing.
+
     Raises:
         StoreNotWritable: The folder or the disk refuses.
         StoreDamaged: Not such a file.
@@ -45,6 +51,7 @@ class Outbox:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.obstacle = ""
         self._lock = threading.Lock()
         with translated(path):
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -72,12 +79,18 @@ class Outbox:
         with self._lock, translated(self.path):
             return self._db.execute("SELECT body, refused FROM intents WHERE refused IS NOT NULL").fetchall()
 
+    def requeue(self) -> int:
+        """Let those that were put aside wait once more, in their old places; return how many."""
+        with self._lock, translated(self.path):
+            return self._db.execute("UPDATE intents SET refused = NULL WHERE refused IS NOT NULL").rowcount
+
     def deliver(self, carry_out: Callable[[Intent], None]) -> int:
         """Carry out what waits, in order, and forget it; return how many.
 
-        Stops, keeping the rest, at :class:`StoreUnavailable`. What fails otherwise is put aside, with the reason.
+        One that is impossible is put aside, with the reason. Any other error ends the delivery and keeps the rest: what
+        was acknowledged is not dropped because a server is full for a while.
         """
-        done = 0
+        done, self.obstacle = 0, ""
         while True:
             with self._lock, translated(self.path):
                 query = "SELECT place, id, do, body FROM intents WHERE refused IS NULL ORDER BY place LIMIT 1"
@@ -88,10 +101,11 @@ class Outbox:
             refused = None
             try:
                 carry_out(Intent(do, json.loads(body), intent_id))
-            except StoreUnavailable:
-                return done
-            except CorrigendaError as error:
+            except _IMPOSSIBLE as error:
                 refused = str(error)
+            except CorrigendaError as error:
+                self.obstacle = error.message
+                return done
             with self._lock, translated(self.path):
                 if refused is None:
                     self._db.execute("DELETE FROM intents WHERE place = ?", (place,))

@@ -158,6 +158,10 @@ class SharedMemory(Memory):
         """Count the writes in the outbox, which are live nowhere yet."""
         return len(self._outbox) if self._outbox is not None else 0
 
+    def requeue(self) -> int:
+        """Let writes of the outbox that were put aside wait for the ledger once more; return how many."""
+        return self._outbox.requeue() if self._outbox is not None else 0
+
     def refresh(self) -> bool:
         """Tell whether anything came from others since this was last asked; costs nothing while the tail is followed.
 
@@ -233,8 +237,10 @@ class SharedMemory(Memory):
         self._replica.sync()
         if self._outbox is None:
             return
-        put_aside = len(self._outbox.refused())
+        put_aside, before = len(self._outbox.refused()), self._outbox.obstacle
         done = self._outbox.deliver(self._carry_out)
+        if (obstacle := self._outbox.obstacle) not in ("", before):
+            self._replica.note(f"{len(self._outbox)} writes wait for the ledger: {obstacle}")
         if done:
             self._replica.note(f"{done} writes that waited for the ledger are in it now")
         for _, reason in self._outbox.refused()[put_aside:]:

@@ -175,6 +175,36 @@ def test_writes_wait_in_the_outbox_and_are_done_once(connect: Connect, own_serve
     assert again.version == 5
 
 
+def test_writes_wait_while_the_server_is_full(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
+    memory = connect(own_server, outbox=tmp_path / "outbox.db")
+    own_server.kill()
+    memory.add_many([capital(), capital("Nigeria", "Abuja")])
+    memory.add(capital("Brazil", "Brasilia"))
+    own_server.settings |= {"maxmemory": "1", "maxmemory-policy": "noeviction"}
+    own_server.start()
+    until(lambda: any("writes wait for the ledger" in notice for notice in memory.notices))
+    assert memory.waiting == 2
+    own_server.command("config", "set", "maxmemory", "0")
+    until(lambda: memory.waiting == 0)
+    until(lambda: len(memory) == 3)
+    assert not any("put aside" in notice for notice in memory.notices)
+
+
+def test_what_was_put_aside_can_wait_again(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
+    memory = connect(own_server, outbox=tmp_path / "outbox.db")
+    edit = memory.add(capital())
+    own_server.kill()
+    memory.retract(edit.id)
+    memory.retract(edit.id, reason="impossible the second time")
+    own_server.start()
+    until(lambda: any("put aside" in notice for notice in memory.notices))
+    memory.add(edit)
+    assert memory.requeue() == 1
+    until(lambda: not memory.is_live(edit.id))
+    assert memory.history(edit.id)[-1].reason == "impossible the second time"
+    assert memory.requeue() == memory.waiting == 0
+
+
 def test_a_write_that_was_done_though_the_answer_was_lost(connect: Connect, tmp_path: Path) -> None:
     memory = connect(outbox=tmp_path / "outbox.db", follow=False)
     assert memory._outbox is not None
