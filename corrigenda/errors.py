@@ -232,6 +232,11 @@ class MissingExtra(CorrigendaError, ImportError):
         return cls(f"this needs {module!r}, which is not installed", remedy=f"pip install 'corrigenda[{extra}]'")
 
 
+def brief(error: Exception) -> str:
+    """Return what is wrong, without the remedy; of an exception that is none of ours, its kind as well."""
+    return error.message if isinstance(error, CorrigendaError) else repr(error)
+
+
 @contextmanager
 def about(edit: Any) -> Iterator[None]:
     """Attach ``edit`` to any :class:`CorrigendaError` raised inside that does not yet know its edit."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import CorrigendaError, EncoderMismatch, StoreError, StoreUnavailable
+from corrigenda.errors import CorrigendaError, EncoderMismatch, StoreError, StoreUnavailable, brief
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.ledger import State, Store
@@ -210,8 +210,8 @@ class LiveIndex:
                     if self._index is index:
                         self._take_pending(part, encoded)
             self.note("all edits can be found again")
-        except CorrigendaError as error:
-            self.note(f"encoding the ledger again has stopped: {error.message}")
+        except Exception as error:  # encoders may raise anything
+            self.note(f"encoding the ledger again has stopped: {brief(error)}")
         finally:
             self._aside = None
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from corrigenda.errors import ConflictingEdit, CorrigendaError, InvalidEdit, InvalidRequest, UnknownEdit
+from corrigenda.errors import ConflictingEdit, InvalidEdit, InvalidRequest, UnknownEdit, brief
 from corrigenda.memory.files import translated
 
 _IMPOSSIBLE = (InvalidEdit, ConflictingEdit, UnknownEdit, InvalidRequest)
@@ -103,8 +103,8 @@ class Outbox:
                 carry_out(Intent(do, json.loads(body), intent_id))
             except _IMPOSSIBLE as error:
                 refused = str(error)
-            except CorrigendaError as error:
-                self.obstacle = error.message
+            except Exception as error:  # encoders may raise anything
+                self.obstacle = brief(error)
                 return done
             with self._lock, translated(self.path):
                 if refused is None:

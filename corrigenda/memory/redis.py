@@ -278,9 +278,9 @@ class RedisStore:
     def wait(self, after: int, seconds: float) -> list[Event]:
         """Return the events after ``after``, waiting up to ``seconds`` for one; no more than a page of them.
 
-        ``seconds`` must be shorter than the time-out of the link.
+        It never waits for longer than half the time-out of the link, which would take the silence for a failure.
         """
-        events = self._events.wait(after, seconds)
+        events = self._events.wait(after, min(seconds, self.link.patience.answer / 2))
         self._saw(events)
         return events
 

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from corrigenda.edit import Edit, EditId
-from corrigenda.errors import LedgerMoved, UnknownEdit
+from corrigenda.errors import LedgerMoved, UnknownEdit, brief
 from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.encoder import Encoder, MiniLM
 from corrigenda.memory.index import VectorIndex
@@ -132,8 +132,16 @@ class Replica:
         encoded = None
         if fresh and not self.store.local and self._index.built:
             edits = list({event.edit.id: event.edit for event in fresh}.values())
-            encoded = encode_edits(edits, self.encoder, self.store)
+            encoded = self._encoded(edits)
         return self._take(fresh, edits, encoded)
+
+    def _encoded(self, edits: Sequence[Edit]) -> Encoded | None:
+        """Return the vectors of what others wrote; ``None`` where that fails: a search encodes what it lacks."""
+        try:
+            return encode_edits(edits, self.encoder, self.store)
+        except Exception as error:  # an encoder may raise anything, and must not keep this copy from following
+            self.note(f"{len(edits)} edits of others are not encoded yet: {brief(error)}")
+            return None
 
     def _take(self, events: Sequence[Event], edits: Sequence[Edit], encoded: Encoded | None) -> bool:
         with self.lock:

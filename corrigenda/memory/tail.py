@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from corrigenda.errors import CorrigendaError, StoreUnavailable
+from corrigenda.errors import StoreUnavailable, brief
 from corrigenda.memory.ledger import Event, Store
 from corrigenda.memory.replica import Replica
 
@@ -22,7 +22,7 @@ class Followed(Store, Protocol):
     """A store whose end can be waited for."""
 
     def wait(self, after: int, seconds: float) -> list[Event]:
-        """Return events after ``after``, waiting up to ``seconds`` for one."""
+        """Return events after ``after``, waiting up to ``seconds`` for one, or less."""
         ...
 
 
@@ -74,18 +74,20 @@ class Tail:
             except StoreUnavailable as error:
                 fresh = True
                 self._missed(error)
-            except CorrigendaError as error:
+            except Exception as error:  # whatever it is: a thread that ended would leave the replica behind unseen
+                if not self._failures:
+                    log.exception("following the ledger failed")
                 fresh = self._broken = True
                 self._missed(error)
             else:
                 self._broken = False
 
-    def _missed(self, error: CorrigendaError) -> None:
+    def _missed(self, error: Exception) -> None:
         if self._stopping.is_set():
             return
         if not self._failures:
             self._replica.note(
-                f"the ledger cannot be followed, answers are from version {self._replica.place[0]}: {error.message}"
+                f"the ledger cannot be followed, answers are from version {self._replica.place[0]}: {brief(error)}"
             )
         self._failures += 1
         self._stopping.wait(_PAUSES[min(self._failures, len(_PAUSES)) - 1])

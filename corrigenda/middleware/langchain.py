@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.chat import Trace
-from corrigenda.errors import MissingExtra, ModelDamaged
+from corrigenda.errors import MissingExtra, ModelDamaged, ModelError
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
 
@@ -311,20 +311,27 @@ class LangChainEncoder:
 
     Raises:
         ModelDamaged: They return something that is not vectors.
+        ModelError: They fail: a server of embeddings that is away, for instance.
     """
 
     def __init__(self, embeddings: Embeddings, *, name: str | None = None) -> None:
         self._embeddings = embeddings
-        probe = self._unit(embeddings.embed_documents(["The capital of Kazakhstan is"]))
+        probe = self._unit(self._embed(["The capital of Kazakhstan is"]))
         self.dimension = int(probe.shape[1])
         digest = hashlib.sha256(np.round(probe, 3).tobytes()).hexdigest()[:16]
         self.fingerprint = f"langchain-{name or digest}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit rows, (n, d) float32."""
+        """Return unit rows, (n, d) float32. Raises :class:`ModelError` where the embeddings fail."""
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return self._unit(self._embeddings.embed_documents(list(texts)))
+        return self._unit(self._embed(list(texts)))
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        try:
+            return self._embeddings.embed_documents(texts)
+        except Exception as error:  # each of their many kinds has exceptions of its own
+            raise ModelError(f"the embeddings failed: {error}") from error
 
     @staticmethod
     def _unit(rows: Any) -> NDArray[np.float32]:

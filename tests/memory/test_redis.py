@@ -138,6 +138,10 @@ def test_waiting_for_what_others_append(connect: Connect) -> None:
     timer.join()
 
 
+def test_waiting_is_shorter_than_the_patience(connect: Connect) -> None:
+    assert connect(patience=Patience(answer=2.0, total=0.1)).wait(0, 60.0) == []
+
+
 def test_a_gap_is_damage(connect: Connect) -> None:
     store = connect()
     store.append(added(*range(5)))

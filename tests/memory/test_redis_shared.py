@@ -23,6 +23,7 @@ from corrigenda.memory.redis_link import Patience
 from corrigenda.memory.scope import Scope
 from corrigenda.memory.shared import SharedMemory
 from corrigenda.memory.upkeep import expire
+from corrigenda.memory.vectors import Vectors
 from corrigenda.middleware.consult import consult, drive
 from corrigenda.middleware.strategies.base import create
 from corrigenda.testing import FixedEncoder
@@ -246,6 +247,47 @@ def test_an_emptied_ledger_is_noticed_without_following(connect: Connect) -> Non
     one._server.link.client.delete(*one._server.link.client.keys(f"{one._server._prefix}*"))
     one.add(capital("Nigeria", "Abuja"))
     assert [edit.target for edit in one.live()] == ["Abuja"]
+
+
+class Moody(FixedEncoder):
+    """An encoder that fails at will, in its own way."""
+
+    away = False
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        if self.away:
+            raise OSError("the server of embeddings is away")
+        return super().encode(texts)
+
+
+def test_an_encoder_that_fails_does_not_keep_a_copy_from_following(connect: Connect) -> None:
+    encoder = Moody(32, "moody")
+    one, two = connect(encoder=encoder), connect(follow=False)
+    assert found(one, "The capital of Kazakhstan is") == []
+    encoder.away = True
+    edit = two.add(capital())
+    until(lambda: one.is_live(edit.id))
+    assert any("not encoded yet: OSError" in notice for notice in one.notices)
+    encoder.away = False
+    later = two.add(capital("Peru", "Lima"))
+    until(lambda: one.is_live(later.id))
+    assert one.stale_for == 0
+    assert sorted(found(one, "The capital of Kazakhstan is")) == ["Astana", "Lima"]
+
+
+def test_what_ends_no_thread(connect: Connect) -> None:
+    one, two = connect(), connect(follow=False)
+    take = one._replica.take
+
+    def broken(events: object) -> bool:
+        raise ZeroDivisionError
+
+    one._replica.take = broken  # type: ignore[assignment, method-assign]
+    edit = two.add(capital())
+    until(lambda: one.stale_for > 0)
+    until(lambda: any("cannot be followed" in notice and "ZeroDivisionError" in notice for notice in one.notices))
+    one._replica.take = take  # type: ignore[method-assign]
+    until(lambda: one.is_live(edit.id) and one.stale_for == 0)
 
 
 def test_a_snapshot_saves_a_new_process_the_encoding(connect: Connect, tmp_path: Path) -> None:

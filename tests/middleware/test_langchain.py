@@ -21,7 +21,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, Field
 
-from corrigenda.errors import MissingExtra, ModelDamaged
+from corrigenda.errors import MissingExtra, ModelDamaged, ModelError
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.langchain import (
     EditedChatModel,
@@ -228,3 +228,13 @@ class TestEncoder:
 
         with pytest.raises(ModelDamaged):
             LangChainEncoder(Broken(size=3))
+
+    def test_embeddings_that_are_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoder = LangChainEncoder(DeterministicFakeEmbedding(size=3))
+
+        def away(*_: object) -> None:
+            raise ConnectionError("no route to host")
+
+        monkeypatch.setattr(DeterministicFakeEmbedding, "embed_documents", away)
+        with pytest.raises(ModelError, match="no route to host"):
+            encoder.encode(["a"])
