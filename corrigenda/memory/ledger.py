@@ -188,7 +188,7 @@ class State:
         if event.kind != "consolidated":
             for edit_id in tuple(gone):
                 if event.kind == "retracted" or edit_id != edit.id:
-                    gone.update(dict.fromkeys(self._descendants(edit_id)))
+                    gone.update(dict.fromkeys(self.descendants(edit_id)))
         removed = [self._remove(edit_id) for edit_id in gone if edit_id in self.live]
         self.known[edit.id] = edit
         self.seq, self.event = event.seq, event.id
@@ -213,7 +213,8 @@ class State:
         """Return the live edits that were derived from ``edit_id`` directly, in the order in which they became live."""
         return tuple(self._derived.get(edit_id, {}).values())
 
-    def _descendants(self, edit_id: str) -> list[EditId]:
+    def descendants(self, edit_id: str) -> list[EditId]:
+        """Return the live edits that were derived from ``edit_id``, from those in turn, and so on."""
         found: list[EditId] = []
         todo = [edit_id]
         while todo:

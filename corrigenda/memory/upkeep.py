@@ -219,8 +219,10 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
     reason = f"restored to version {version}"
 
     def decide(now: State) -> Plan:
-        gone = [edit for edit_id, edit in now.live.items() if then.live.get(edit_id) != edit]
-        back = [edit for edit_id, edit in then.live.items() if now.live.get(edit_id) != edit]
+        # What changed and kept its id is only restored: a retraction would take along what was derived from it.
+        gone = [edit for edit_id, edit in now.live.items() if edit_id not in then.live]
+        along = {child for edit in gone for child in now.descendants(edit.id)}
+        back = [edit for edit_id, edit in then.live.items() if now.live.get(edit_id) != edit or edit_id in along]
         undone = [Event("retracted", edit, reason=reason) for edit in gone]
         return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
 

@@ -17,6 +17,7 @@ from corrigenda.cli.common import CorrigendaGroup
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidRequest, StoreError
 from corrigenda.memory import upkeep
+from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.upkeep import (
@@ -138,6 +139,23 @@ def test_going_back(where: str, fixed: FixedEncoder) -> None:
         for bad in ({}, {"version": 1, "at": moment}, {"version": 999}):
             with pytest.raises(InvalidRequest):
                 restore(memory, **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", ["amended", "restored"])
+def test_going_back_keeps_what_was_derived(where: str, fixed: FixedEncoder, change: str) -> None:
+    with open_memory(where, encoder=fixed) as memory:
+        parent = memory.add(fact(1))
+        memory.add_consequences([Edit("A is the capital of", "land 1", parent=parent.id)])
+        if change == "restored":
+            memory._replica.write(lambda state: Plan([Event("consolidated", state.live[parent.id])]))
+        wanted, version = set(memory.live()), memory.version
+        if change == "restored":
+            memory._replica.write(lambda state: Plan([Event("restored", parent)]))
+        else:
+            memory.amend(parent.id, aliases=("KZ",))
+        restore(memory, version=version)
+        assert set(memory.live()) == wanted
+        assert set(memory.state(memory.version)) == wanted
 
 
 def test_the_time_of_a_state_when_clocks_differ(where: str, fixed: FixedEncoder) -> None:
