@@ -36,12 +36,23 @@ def changed(edit: Edit, changes: Mapping[str, Any]) -> Edit:
     return _built(edit.to_dict(), changes)
 
 
+def storable(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``changes`` JSON-ready, so that :func:`changed` makes of them what it makes of ``changes`` themselves."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in _split(changes).items()
+    }
+
+
 def _built(row: dict[str, Any], changes: Mapping[str, Any]) -> Edit:
-    """Build an edit from the fields in ``row`` with ``changes``, which may hold ``validity`` instead of its ends."""
-    changes = dict(changes)
-    if (validity := changes.pop("validity", None)) is not None:
-        changes |= {"valid_from": validity.start, "valid_to": validity.end}
-    return Edit.from_dict(row | changes)
+    return Edit.from_dict(row | _split(changes))
+
+
+def _split(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``changes``, which may hold ``validity``, with its ends instead."""
+    split = dict(changes)
+    if (validity := split.pop("validity", None)) is not None:
+        split |= {"valid_from": validity.start, "valid_to": validity.end}
+    return split
 
 
 def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:

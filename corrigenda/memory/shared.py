@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.conflicts import OnConflict
-from corrigenda.memory.drafts import changed
+from corrigenda.memory.drafts import changed, storable
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import closed_on_error
 from corrigenda.memory.live_index import OtherEncoder
@@ -188,7 +188,7 @@ class SharedMemory(Memory):
         self._catch_up()
         old = self.get(edit_id)
         new = changed(old, changes)
-        values = {"edit_id": old.id, "reason": reason, "on_conflict": on_conflict, "edit": new.to_dict()}
+        values = {"edit_id": old.id, "reason": reason, "on_conflict": on_conflict, "changes": storable(changes)}
 
         def amend() -> Edit:
             return super(SharedMemory, self).amend(old.id, reason=reason, on_conflict=on_conflict, **changes)
@@ -250,12 +250,14 @@ class SharedMemory(Memory):
         if self._server.knows(f"{intent.id}-0"):
             return  # done before: only the answer, or the note that it was done, was lost
         values = dict(intent.values)
+        changes = values.pop("changes", {})
+        if "edit" in values:  # written by a version that kept the whole edit
+            changes = dict.fromkeys(("valid_from", "valid_to")) | values.pop("edit")
         with self._replica.intending(intent.id):
             if intent.do == "add":
                 edits = [Edit.from_dict(row) for row in values["edits"]]
                 super().add_many(edits, on_conflict=values["on_conflict"])
             elif intent.do == "amend":
-                row = dict.fromkeys(("valid_from", "valid_to")) | values.pop("edit")
-                super().amend(**values, **row)
+                super().amend(**values, **changes)
             else:
                 super().retract(**values)

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ import waiting
 from servers import RedisServer
 
 from corrigenda.chat import Chat, Trace
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, Validity
 from corrigenda.errors import ConflictingEdit, EncoderMismatch, InvalidRequest, StoreUnavailable, UnknownEdit
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.outbox import Intent
 from corrigenda.memory.redis_link import Patience
 from corrigenda.memory.scope import Scope
 from corrigenda.memory.shared import SharedMemory
@@ -189,6 +190,34 @@ def test_writes_wait_while_the_server_is_full(connect: Connect, own_server: Redi
     until(lambda: memory.waiting == 0)
     until(lambda: len(memory) == 3)
     assert not any("put aside" in notice for notice in memory.notices)
+
+
+def test_an_amendment_that_waited_changes_what_it_named(
+    connect: Connect, own_server: RedisServer, tmp_path: Path
+) -> None:
+    memory = connect(own_server, outbox=tmp_path / "outbox.db", follow=False)
+    end = datetime(2999, 1, 1, tzinfo=UTC)
+    edit = memory.add(capital(aliases=("KZ",), tags=("old",)))
+    ends = memory.add(capital("Peru", "Lima"))
+    own_server.kill()
+    assert memory.amend(edit.id, tags=(), source="atlas").tags == ()
+    memory.amend(ends.id, validity=Validity(end=end))
+    own_server.start()
+    other = connect(own_server, follow=False)
+    other.amend(edit.id, aliases=("KZ", "Qazaqstan"))
+    memory._deliver()
+    assert memory.waiting == 0
+    amended, ended = memory.live()
+    assert (amended.aliases, amended.tags, amended.source) == (("KZ", "Qazaqstan"), (), "atlas")
+    assert ended.validity.end == end
+
+
+def test_an_amendment_of_an_older_version_is_done(connect: Connect) -> None:
+    memory = connect(follow=False)
+    edit = memory.add(capital(validity=Validity(end=datetime(2999, 1, 1, tzinfo=UTC))))
+    values = {"edit_id": edit.id, "reason": None, "on_conflict": "supersede", "edit": capital(city="Almaty").to_dict()}
+    memory._carry_out(Intent("amend", values))
+    assert memory.live() == (capital(city="Almaty"),)
 
 
 def test_what_was_put_aside_can_wait_again(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
