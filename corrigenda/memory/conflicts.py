@@ -55,6 +55,7 @@ class Draft:
         self._removed: set[EditId] = set()
         self._added: dict[EditId, Edit] = {}
         self._claims: dict[Key, dict[EditId, Edit]] = {}
+        self._derived: dict[str, list[Edit]] = {}
 
     def get(self, edit_id: EditId) -> Edit | None:
         """Return the edit if it is live in the draft."""
@@ -71,13 +72,20 @@ class Draft:
         self._added[edit.id] = edit
         for key in claims(edit):
             self._claims.setdefault(key, {})[edit.id] = edit
+        if edit.parent is not None:
+            self._derived.setdefault(edit.parent, []).append(edit)
 
     def remove(self, edit: Edit) -> None:
-        """Make ``edit`` not live."""
-        self._removed.add(edit.id)
-        if self._added.pop(edit.id, None) is not None:
-            for key in claims(edit):
-                self._claims[key].pop(edit.id, None)
+        """Make ``edit`` not live, and with it what was derived from it, as :meth:`State.apply` does."""
+        todo = [edit]
+        while todo:
+            gone = todo.pop()
+            self._removed.add(gone.id)
+            if self._added.pop(gone.id, None) is not None:
+                for key in claims(gone):
+                    self._claims[key].pop(gone.id, None)
+            derived = (*self._state.derived(gone.id), *self._derived.get(gone.id, ()))
+            todo += [child for child in derived if self.get(child.id) is not None]
 
     def rivals(self, edit: Edit) -> list[Edit]:
         """Return the live edits that contradict ``edit`` at some moment, oldest first."""
@@ -124,7 +132,8 @@ def plan_amendment(
 ) -> Plan:
     """Decide what putting ``new`` in the place of the live edit ``old`` means for ``state``."""
     plan, draft = Plan(), Draft(state)
-    draft.remove(old)
+    if new.id != old.id:  # or what was derived from it would go
+        draft.remove(old)
     rivals = draft.rivals(new) if rule != "coexist" else []
     if rivals and rule == "refuse":
         plan.refused[0] = conflict(new, rivals[0])

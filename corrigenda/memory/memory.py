@@ -132,13 +132,18 @@ class Memory(ReadableMemory):
             UnknownEdit: A parent is not live; nothing was written.
             StoreError: Nothing was written; the subclass says why.
         """
+        parents: list[str] = []
         new = list(edits)
-        with self._replica.lock:
-            for edit in new:
-                if edit.parent is None:
-                    raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
-                self._replica.require_live(edit.parent)
-        plan = self._add(new, "refuse")
+        for edit in new:
+            if edit.parent is None:
+                raise InvalidEdit(f"{edit.statement!r} has no parent", remedy="Add it with add().")
+            parents.append(edit.parent)
+
+        def judge(_: Plan) -> None:
+            for parent in parents:
+                self._replica.require_live(parent)
+
+        plan = self._add(new, "refuse", judge)
         return [edit for edit in plan.edits if edit is not None]
 
     def amend(

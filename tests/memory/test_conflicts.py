@@ -96,6 +96,24 @@ def test_amending_into_anothers_claim(memory: Memory, capital: Capital) -> None:
     assert memory.live() == (new,)
 
 
+def test_what_was_derived_goes_with_what_is_superseded(memory: Memory, capital: Capital) -> None:
+    parent = memory.add(capital(city="Almaty"))
+    (child,) = memory.add_consequences([Edit("Almaty is the capital of", "Kazakhstan", parent=parent.id)])
+    (grandchild,) = memory.add_consequences([Edit("Almaty's country is", "Kazakhstan", parent=child.id)])
+    again = Edit("What is Almaty?", "a capital", parent=grandchild.id)
+    live = memory.add_many([again, capital(city="Astana"), grandchild])
+    assert live == [again, capital(city="Astana"), grandchild]
+    assert memory.live() == (capital(city="Astana"), grandchild)
+    assert [event.kind for event in memory.history(grandchild.id)] == ["added", "restored"]
+
+
+def test_what_was_derived_stays_a_rival_of_what_keeps_its_id(memory: Memory, capital: Capital) -> None:
+    parent = memory.add(capital())
+    child = memory.add(capital(city="Almaty", parent=parent.id), on_conflict="coexist")
+    with pytest.raises(ConflictingEdit, match=child.id):
+        memory.amend(parent.id, aliases=("KZ",), on_conflict="refuse")
+
+
 def test_plans_touch_nothing(capital: Capital) -> None:
     old, new = capital(city="Almaty"), capital(city="Astana")
     state = replay([Event("added", old, seq=1)])

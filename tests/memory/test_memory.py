@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from corrigenda import edit as edit_module
 from corrigenda.edit import MAX_TARGET, Edit, Validity
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreDamaged, StoreError, StoreNotWritable, UnknownEdit
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.vectors import Encoded
 from corrigenda.testing import FixedEncoder
 
 Capital = Callable[..., Edit]
@@ -265,6 +266,33 @@ def test_one_sees_what_another_wrote(open_memory: Open, capital: Capital, fixed:
     assert two.add(capital()) == edit
     assert one.add(capital()) == edit
     assert one.version == two.version == 3
+
+
+def test_consequences_of_what_another_process_retracted(open_memory: Open, capital: Capital) -> None:
+    one, two = open_memory(), open_memory()
+    parent = one.add(capital())
+    inverse = Edit("Astana is the capital of", "Kazakhstan", parent=parent.id)
+    assert two.add_consequences([inverse]) == [inverse]  # added by the other a moment ago
+    one.refresh()
+    one.retract(parent.id)
+    with pytest.raises(UnknownEdit, match="retracted"):
+        two.add_consequences([inverse])
+    assert two.live() == one.live() == ()
+
+
+def test_consequences_of_what_is_retracted_while_they_are_encoded(open_memory: Open, capital: Capital) -> None:
+    one, two = open_memory(), open_memory()
+    parent = one.add(capital())
+    encode = two._replica.encode
+
+    def slow(edits: Sequence[Edit]) -> Encoded | None:
+        one.retract(parent.id)
+        return encode(edits)
+
+    two._replica.encode = slow  # type: ignore[method-assign]
+    with pytest.raises(UnknownEdit, match="retracted"):
+        two.add_consequences([Edit("Astana is the capital of", "Kazakhstan", parent=parent.id)])
+    assert two.live() == ()
 
 
 def test_aliases_another_process_added_meanwhile_are_kept(open_memory: Open, capital: Capital) -> None:
