@@ -1,7 +1,8 @@
 -- Appends events to a ledger: all or none, once, and only onto the state that they were decided on.
 --
 -- KEYS  1 events (stream)  2 meta (hash)  3 ids (hash: event id -> seq)  4 about (hash: edit id -> seqs)
---       5 live (hash: edit id -> seq of the event that made it live)  6 vectors (hash: text hash -> bytes)
+--       5 live (hash: edit id -> seq of the event that made it live; what follows from which edit is not known here,
+--         so that derived edits stay when their parent goes)  6 vectors (hash: text hash -> bytes)
 -- ARGV  1 expected last seq, or -1 for whatever it is  2 expected last event id, or ''
 --       3 fingerprint of the writer's encoder, or ''  4 number of events n
 --       then n times: event id, record, edit id, replaced edit id or '', '1' if the edit is live afterwards
@@ -60,8 +61,13 @@ for i = 1, count do
   end
   place = place + 5
 end
-if fingerprint ~= '' then
-  redis.call('HSETNX', KEYS[2], 'encoder', fingerprint)
+local function encodes(name)
+  return name and name ~= '' and string.sub(name, 1, 8) ~= 'derived/' -- the others mark what was computed from edits
+end
+if encodes(fingerprint) then
+  if not encodes(redis.call('HGET', KEYS[2], 'encoder')) then
+    redis.call('HSET', KEYS[2], 'encoder', fingerprint)
+  end
   redis.call('HSETNX', KEYS[2], 'vectors:' .. fingerprint, 1)
 end
 for i = place, #ARGV, 2 do

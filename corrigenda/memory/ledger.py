@@ -20,6 +20,9 @@ EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 Key = tuple[str, ...]
 
+DERIVED = "derived/"
+"""How the marks begin under which a store keeps what was computed from edits, in the place of an encoder's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

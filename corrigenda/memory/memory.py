@@ -29,9 +29,6 @@ from corrigenda.memory.sqlite import SQLiteStore
 if TYPE_CHECKING:
     from corrigenda.memory.shared import SharedMemory
 
-DERIVED = "derived/"
-"""How the marks of :meth:`Memory.keep_derived` begin."""
-
 
 class Memory(ReadableMemory):
     """Edits, durable and live. Safe to share between threads; any number of processes may open one file.
@@ -247,7 +244,7 @@ class Memory(ReadableMemory):
         To lose it costs time, not facts. What is there under a key stays.
 
         Args:
-            mark: Tells recipes apart; begins with :data:`DERIVED`.
+            mark: Tells recipes apart; begins with :data:`corrigenda.memory.ledger.DERIVED`.
             rows: Key to bytes.
         """
         if not self.readonly:

@@ -25,7 +25,7 @@ from corrigenda.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from corrigenda.memory.ledger import Event, closed_on_error
+from corrigenda.memory.ledger import DERIVED, Event, closed_on_error
 from corrigenda.memory.records import encode_event
 from corrigenda.memory.redis_link import Client, Link, Patience
 from corrigenda.memory.redis_promise import Durability, Promise
@@ -210,7 +210,8 @@ class RedisStore:
     def encoder(self) -> str | None:
         """Return the fingerprint of the encoder that the ledger began with, or was moved to; ``None`` before that."""
         name = self.link.call(lambda db: db.hget(self.key("meta"), "encoder"))
-        return name.decode() if name is not None else None
+        # Earlier versions took what was derived from edits for an encoder's.
+        return name.decode() if name is not None and not name.startswith(DERIVED.encode()) else None
 
     def adopt_encoder(self, fingerprint: str) -> None:
         """Make ``fingerprint`` the encoder that whoever connects is expected to have."""
@@ -285,7 +286,10 @@ class RedisStore:
         return events
 
     def live(self) -> dict[str, int]:
-        """Return which edits are live according to the server, with the events that made them so."""
+        """Return which edits are live according to the server, with the events that made them so.
+
+        The server does not know which edits were derived from which: they stay when their parent goes.
+        """
         rows = self.link.call(lambda db: db.hgetall(self.key("live")))
         return {edit_id.decode(): int(seq) for edit_id, seq in rows.items()}
 

@@ -138,7 +138,10 @@ class SQLiteStore:
 
     def kept(self) -> dict[str, int]:
         """Count the kept vectors of each encoder, by fingerprint."""
-        return dict(self._rows("SELECT fingerprint, count(*) FROM vectors GROUP BY fingerprint", ()))
+        encoded = (
+            "SELECT fingerprint, count(*) FROM vectors WHERE fingerprint NOT LIKE 'derived/%' GROUP BY fingerprint"
+        )
+        return dict(self._rows(encoded, ()))
 
     def keep_vectors(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> None:
         """Keep encoded texts, in the surrounding :meth:`exclusive` block or one of its own."""

@@ -121,6 +121,29 @@ def test_what_verify_finds(where: str, fixed: FixedEncoder, tmp_path: Path) -> N
             assert "missing" in verify(store).faults[0]
 
 
+def test_verify_of_what_went_with_its_parent(where: str, fixed: FixedEncoder) -> None:
+    with open_memory(where, encoder=fixed) as memory:
+        parent = memory.add(fact(1))
+        memory.add_consequences([Edit("A is the capital of", "land 1", parent=parent.id)])
+        memory.amend(parent.id, target="B")
+        assert len(memory) == 1
+        assert verify(memory._replica.store).faults == []
+
+
+def test_what_is_derived_from_edits_is_no_encoders(where: str, fixed: FixedEncoder) -> None:
+    with open_memory(where, encoder=fixed) as memory:
+        memory.keep_derived("derived/grace", {b"key": b"row"})
+        store: Any = memory._replica.store
+        if "://" in where:
+            assert store.encoder() is None
+            store.adopt_encoder("derived/grace")  # as earlier versions did
+            assert store.encoder() is None
+        memory.add(fact(1))
+        assert "://" not in where or store.encoder() == "fixed-16"
+        assert store.kept() == {"fixed-16": 2}
+        assert memory.derived("derived/grace", [b"key"]) == {b"key": b"row"}
+
+
 def test_going_back(where: str, fixed: FixedEncoder) -> None:
     with open_memory(where, encoder=fixed) as memory:
         memory.add_many([fact(1), fact(2, namespace="b")])

@@ -38,7 +38,8 @@ from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.lm.hooks import Override
 from corrigenda.lm.tokens import check_length, plain_ids, render, token_ids
 from corrigenda.memory.codebook import Codebook, Entry, Found, initial_radius
-from corrigenda.memory.memory import DERIVED, Memory
+from corrigenda.memory.ledger import DERIVED
+from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Candidate
 from corrigenda.memory.vectors import text_hash
 from corrigenda.middleware.consult import Decision, Means, Need, Refresh
