@@ -35,7 +35,7 @@ class Validity:
     """When an edit holds: from ``start`` (inclusive) to ``end`` (exclusive), both in UTC; ``None`` is unbounded.
 
     Raises:
-        InvalidEdit: ``start`` is not before ``end``, or a time without a zone.
+        InvalidEdit: ``start`` is not before ``end``, a time without a zone, or one that UTC cannot say.
     """
 
     start: datetime | None = None
@@ -51,7 +51,14 @@ class Validity:
                     f"valid {name} must be a datetime with a time zone, not {moment!r}",
                     remedy="Write it as 2026-01-31T00:00:00+00:00, or pass datetime(..., tzinfo=UTC).",
                 )
-            object.__setattr__(self, name, moment.astimezone(UTC))
+            try:
+                object.__setattr__(self, name, moment.astimezone(UTC))
+            except OverflowError as error:
+                unbounded = "valid_from out for no beginning" if name == "start" else "valid_to out for no end"
+                raise InvalidEdit(
+                    f"valid {name} {moment.isoformat()} is outside of the years 1 to 9999 in UTC",
+                    remedy=f"Leave {unbounded}.",
+                ) from error
         if self.start and self.end and self.start >= self.end:
             raise InvalidEdit(
                 f"valid-from {self.start.isoformat()} is not before valid-to {self.end.isoformat()}",
@@ -273,6 +280,11 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def normal_form(text: str) -> str:
+    """Return ``text`` stripped and in form NFC, as edits hold all their texts: for looking something up by one."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def clean_text(name: str, value: object, limit: int, error: type[InvalidEdit] | Any = InvalidEdit) -> str:
     """Return ``value`` stripped and in form NFC, or raise ``error`` naming the field ``name`` and the ``limit``."""
     if not isinstance(value, str):
@@ -285,7 +297,7 @@ def clean_text(name: str, value: object, limit: int, error: type[InvalidEdit] | 
             f"{name} holds a lone surrogate and is not valid Unicode",
             remedy="Decode the bytes with the right encoding (usually UTF-8) before passing the text on.",
         )
-    text = unicodedata.normalize("NFC", value).strip()
+    text = normal_form(value)
     if not text:
         raise error(f"{name} is empty", remedy=f"Give the {name} as text.")
     _check_length(name, text, limit, error)  # once more: some characters are several in form NFC

@@ -93,6 +93,8 @@ def test_validity_is_half_open_and_in_utc():
         (datetime(2026, 1, 1), None, "time zone"),
         (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), "not before"),
         ("2026", None, "time zone"),
+        (None, datetime.fromisoformat("9999-12-31T23:59:59-05:00"), "outside of the years"),
+        (datetime.fromisoformat("0001-01-01T00:00:00+05:00"), None, "outside of the years"),
     ],
 )
 def test_bad_validity(start: object, end: object, words: str):

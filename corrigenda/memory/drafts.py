@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from corrigenda.edit import Edit, Validity
+from corrigenda.edit import Edit, Validity, clean_text
 from corrigenda.errors import InvalidRequest
+
+_LONGEST_REMARK = 4_000
 
 
 def draft(prompt: str | Edit, target: str | None, fields: Mapping[str, Any]) -> Edit:
@@ -15,7 +17,7 @@ def draft(prompt: str | Edit, target: str | None, fields: Mapping[str, Any]) -> 
 
     Raises:
         InvalidEdit: See :class:`Edit`.
-        InvalidRequest: A whole edit and fields besides; or a ``ttl`` that is over at once.
+        InvalidRequest: A whole edit and fields besides; or a ``ttl`` that is over at once, or no length of time.
     """
     given = dict(fields)
     ttl = given.pop("ttl", None)
@@ -34,6 +36,15 @@ def changed(edit: Edit, changes: Mapping[str, Any]) -> Edit:
         InvalidEdit: See :class:`Edit`.
     """
     return _built(edit.to_dict(), changes)
+
+
+def remark(name: str, text: str | None) -> str | None:
+    """Return ``text``, said about a change, as the history keeps it; ``None`` for nothing.
+
+    Raises:
+        InvalidRequest: Too long, or not text.
+    """
+    return clean_text(name, text, _LONGEST_REMARK, InvalidRequest) if text else None
 
 
 def storable(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +69,13 @@ def _split(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _lasting(edit: Edit, ttl: float | timedelta | None) -> Edit:
     if ttl is None:
         return edit
-    length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    try:
+        length = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+        end = datetime.now(UTC) + length
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"ttl={ttl!r} is no length of time", remedy="Give seconds or a timedelta; leave it out for no end."
+        ) from error
     if length <= timedelta(0):
         raise InvalidRequest(f"ttl={ttl!r} is over at once", remedy="Give seconds above 0, or a timedelta.")
-    return edit.replace(validity=Validity(edit.validity.start, datetime.now(UTC) + length))
+    return edit.replace(validity=Validity(edit.validity.start, end))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from corrigenda.edit import Edit, fold
+from corrigenda.edit import Edit, fold, normal_form
 from corrigenda.errors import InvalidEdit
 
 GAP = "<>"
@@ -38,7 +38,7 @@ Words: TypeAlias = tuple[str, ...]
 
 def namespace_of(namespace: str) -> str:
     """Return the namespace that holds the feedback for ``namespace``."""
-    return f"{namespace}/{TAG}"
+    return f"{normal_form(namespace)}/{TAG}"
 
 
 def feedback_edit(query: str, clarification: str, *, argument: str | None, namespace: str, author: str | None) -> Edit:

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, normal_form
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
-from corrigenda.memory.drafts import changed, draft
+from corrigenda.memory.drafts import changed, draft, remark
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.feedback import Recalled, feedback_edit, namespace_of, recall
 from corrigenda.memory.ledger import Event, State, Store, closed_on_error
@@ -157,9 +157,11 @@ class Memory(ReadableMemory):
         Raises:
             UnknownEdit: No such edit, or it is no longer live.
             InvalidEdit: See :class:`Edit`.
+            InvalidRequest: A reason that is not text, or too long.
             ConflictingEdit: By rule; nothing was written.
             StoreError: Nothing was written; the subclass says why.
         """
+        reason = remark("reason", reason)
         self._start_writing(on_conflict)
         old = self.get(edit_id)
         new = changed(old, changes)
@@ -185,8 +187,10 @@ class Memory(ReadableMemory):
 
         Raises:
             UnknownEdit: No such edit, or it is no longer live.
+            InvalidRequest: A reason or an author that is not text, or too long.
             StoreError: Nothing was written; the subclass says why.
         """
+        reason, author = remark("reason", reason), remark("author", author)
         self._start_writing()
         edit = self.get(edit_id)
 
@@ -290,7 +294,8 @@ class Memory(ReadableMemory):
             namespace: All, by default.
         """
         with self._replica.lock:
-            source = self._replica.state.live if namespace is None else self._replica.state.namespace(namespace)
+            state = self._replica.state
+            source = state.live if namespace is None else state.namespace(normal_form(namespace))
             edits = list(source.values())
         return jsonl.write_edits(edits, target)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from corrigenda.edit import Edit, EditId
+from corrigenda.edit import Edit, EditId, normal_form
 from corrigenda.errors import InvalidRequest
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, replay
@@ -76,7 +76,7 @@ class ReadableMemory:
     def live(self, namespace: str = "default", *, at: datetime | None = None) -> tuple[Edit, ...]:
         """Return the live edits of ``namespace`` that hold ``at`` that time (now, by default), oldest first."""
         with self._replica.lock:
-            edits = self._replica.state.namespace(namespace).values()
+            edits = self._replica.state.namespace(normal_form(namespace)).values()
             moment = at or datetime.now(UTC)
             return tuple(edit for edit in edits if edit.validity.covers(moment))
 
@@ -117,7 +117,7 @@ class ReadableMemory:
         """
         if not 0 <= version <= self.version:
             raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.version}.")
-        return tuple(replay(self._replica.store.read(until=version)).namespace(namespace).values())
+        return tuple(replay(self._replica.store.read(until=version)).namespace(normal_form(namespace)).values())
 
     def refresh(self) -> bool:
         """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""
@@ -147,7 +147,7 @@ class ReadableMemory:
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         if k < 1:
             raise InvalidRequest(f"k={k} is below 1")
-        moment = at or datetime.now(UTC)
+        moment, namespace = at or datetime.now(UTC), normal_form(namespace)
         with self._replica.lock:
             index = self._replica.index()
             if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
@@ -167,7 +167,7 @@ class ReadableMemory:
 
     def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
         """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""
-        moment = at or datetime.now(UTC)
+        moment, namespace = at or datetime.now(UTC), normal_form(namespace)
         with self._replica.lock:
             edits = self._replica.state.namespace(namespace)
             names = self._replica.names.get(namespace)
@@ -176,7 +176,7 @@ class ReadableMemory:
     def names(self, namespace: str = "default") -> Names:
         """Return the table of names behind :meth:`mentions`, to look up; do not change it."""
         with self._replica.lock:
-            return self._replica.names.setdefault(namespace, Names())
+            return self._replica.names.setdefault(normal_form(namespace), Names())
 
     def frame_vector(self, edit_id: str) -> Vectors:
         """Return the frame vector of a live edit, (d,). Raises :class:`UnknownEdit`."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from corrigenda.edit import normal_form
 from corrigenda.errors import StoreDamaged, StoreNotWritable
 from corrigenda.memory.atomic import replacing
 
@@ -73,7 +74,7 @@ class Thresholds:
         Raises:
             StoreDamaged: The file is no such file.
         """
-        found = self._current().get(namespace)
+        found = self._current().get(normal_form(namespace))
         return found if found is not None and found.classifier == classifier else None
 
     def put(self, namespace: str, calibration: Calibration) -> None:
@@ -83,7 +84,7 @@ class Thresholds:
             StoreDamaged: There is a file already, and it is no such file.
             StoreNotWritable: The folder or the disk refuses.
         """
-        kept = {**self._current(), namespace: calibration}
+        kept = {**self._current(), normal_form(namespace): calibration}
         text = json.dumps({name: asdict(of) for name, of in sorted(kept.items())}, indent=1)
         try:
             with replacing(self.path) as file:

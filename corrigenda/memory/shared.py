@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.conflicts import OnConflict
-from corrigenda.memory.drafts import changed, storable
+from corrigenda.memory.drafts import changed, remark, storable
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import closed_on_error
 from corrigenda.memory.live_index import OtherEncoder
@@ -185,6 +185,7 @@ class SharedMemory(Memory):
         self, edit_id: str, *, reason: str | None = None, on_conflict: OnConflict = "supersede", **changes: Any
     ) -> Edit:
         """Put a changed edit in the place of a live one; see :meth:`Memory.amend`. With an outbox perhaps later."""
+        reason = remark("reason", reason)
         self._catch_up()
         old = self.get(edit_id)
         new = changed(old, changes)
@@ -197,6 +198,7 @@ class SharedMemory(Memory):
 
     def retract(self, edit_id: str, *, reason: str | None = None, author: str | None = None) -> Edit:
         """Take a live edit back; see :meth:`Memory.retract`. With an outbox it may be live for a while yet."""
+        reason, author = remark("reason", reason), remark("author", author)
         self._catch_up()
         edit = self.get(edit_id)
         values = {"edit_id": edit.id, "reason": reason, "author": author}

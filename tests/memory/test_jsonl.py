@@ -27,6 +27,7 @@ BAD = {
     b'{"prompt": "x", "target": ""}': "target is empty",
     b'{"prompt": "x", "target": "caf\xe9"}': "not UTF-8: byte 0xe9 at offset",
     b'{"prompt": "x", "target": "y", "valid_from": "soon"}': "not a time",
+    b'{"prompt": "x", "target": "y", "valid_to": "9999-12-31T23:59:59-05:00"}': "outside of the years",
     b"[" * 100_000: "not strict JSON",
 }
 
@@ -75,10 +76,10 @@ def test_a_bad_line_stops_the_import(memory: Memory, tmp_path: Path, line: bytes
 
 def test_all_bad_lines_are_named_or_skipped(memory: Memory, tmp_path: Path) -> None:
     path = write(tmp_path / "e.jsonl", *BAD, GOOD, *BAD, OTHER)
-    with pytest.raises(ImportFailed, match="20 bad line") as caught:
+    with pytest.raises(ImportFailed, match="22 bad line") as caught:
         memory.import_jsonl(path)
-    assert len(caught.value.bad_lines) == 20
-    assert "and 10 more" in str(caught.value)
+    assert len(caught.value.bad_lines) == 22
+    assert "and 12 more" in str(caught.value)
     report = memory.import_jsonl(path, on_error="skip")
     assert report.added == len(memory) == 2
     assert report.bad_lines == caught.value.bad_lines

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,37 @@ def test_add_refuses_what_is_no_edit(memory: Memory, capital: Capital) -> None:
     with pytest.raises(InvalidRequest, match="replace"):
         memory.add(capital(), subject="Peru")
     assert memory.version == 0
+
+
+@pytest.mark.parametrize("ttl", [1e12, float("nan"), "60", timedelta.max])
+def test_what_is_no_length_of_time(memory: Memory, ttl: object) -> None:
+    with pytest.raises(InvalidRequest, match="no length of time"):
+        memory.add("p is", "t", ttl=ttl)
+
+
+def test_remarks_are_text(memory: Memory, capital: Capital) -> None:
+    edit = memory.add(capital())
+    for remarks in ({"reason": "\ud800"}, {"reason": 3}, {"author": "x" * 5_000}):
+        with pytest.raises(InvalidRequest, match=next(iter(remarks))):
+            memory.retract(edit.id, **remarks)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="reason"):
+        memory.amend(edit.id, reason="\ud800", tags=("x",))
+    assert memory.version == 1
+    memory.retract(edit.id, reason=" moved ", author="")
+    assert [(event.reason, event.author) for event in memory.history(edit.id)[1:]] == [("moved", None)]
+
+
+def test_a_namespace_is_read_as_it_is_written(memory: Memory, capital: Capital, fixed: FixedEncoder) -> None:
+    name = " cafe\u0301 "
+    edit = memory.add(capital(namespace=name))
+    assert edit.namespace == "caf\u00e9"
+    assert memory.live(name) == memory.state(1, name) == (edit,)
+    assert [hit.edit for hit in memory.search(fixed.encode([edit.prompt]), 1, name)[0]] == [edit]
+    assert len(memory.mentions("Where is Kazakhstan?", name)) == len(memory.names(name)) == 1
+    assert memory.export_jsonl(io.StringIO(), namespace=name) == 1
+    memory.feedback("what is akin to <fast>?", "a synonym", namespace=name)
+    assert memory.recall(["what is akin to <slow>?"], name) == memory.recall(["what is akin to <slow>?"], "caf\u00e9")
+    assert memory.recall(["what is akin to <slow>?"], name) != [None]
 
 
 def test_adding_twice_is_adding_once(memory: Memory, capital: Capital) -> None:

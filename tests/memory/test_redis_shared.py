@@ -220,6 +220,17 @@ def test_an_amendment_of_an_older_version_is_done(connect: Connect) -> None:
     assert memory.live() == (capital(city="Almaty"),)
 
 
+def test_what_cannot_be_kept_does_not_wait(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
+    memory = connect(own_server, outbox=tmp_path / "outbox.db", follow=False)
+    edit = memory.add(capital())
+    own_server.kill()
+    with pytest.raises(InvalidRequest, match="reason"):
+        memory.retract(edit.id, reason="\ud800")
+    with pytest.raises(InvalidRequest, match="reason"):
+        memory.amend(edit.id, reason="\ud800", tags=("x",))
+    assert memory.waiting == 0
+
+
 def test_what_was_put_aside_can_wait_again(connect: Connect, own_server: RedisServer, tmp_path: Path) -> None:
     memory = connect(own_server, outbox=tmp_path / "outbox.db")
     edit = memory.add(capital())

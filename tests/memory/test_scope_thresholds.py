@@ -23,6 +23,12 @@ def test_thresholds_are_kept_by_namespace(tmp_path):
     assert again.get("other", "frames-1") is None
 
 
+def test_a_namespace_is_read_as_it_is_written(tmp_path):
+    thresholds = Thresholds(tmp_path / "scope.json")
+    thresholds.put(" cafe\u0301", FOUND)
+    assert thresholds.get("caf\u00e9 ", FOUND.classifier) == FOUND
+
+
 def test_a_threshold_belongs_to_its_classifier(tmp_path):
     thresholds = Thresholds.beside(tmp_path / "edits.db")
     thresholds.put("default", FOUND)
