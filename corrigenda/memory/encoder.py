@@ -23,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from corrigenda.errors import ModelDamaged, UnknownModel
+from corrigenda.errors import ModelDamaged, StoreNotWritable, UnknownModel
 from corrigenda.paths import cache_dir
 
 Vectors = NDArray[np.float32]
@@ -76,6 +76,7 @@ class MiniLM:
         Raises:
             UnknownModel: The package is not installed, or the folder lacks a file.
             ModelDamaged: The weights cannot be read.
+            StoreNotWritable: The cache folder cannot be written.
         """
         source = Path(folder) if folder is not None else package_folder()
         words = source / "tokenizer.json"
@@ -124,17 +125,38 @@ def export(source: Path, graph: Path) -> None:
 
     Raises:
         ModelDamaged: The weights cannot be read.
+        StoreNotWritable: See :func:`replacing`.
     """
-    graph.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
-    os.close(handle)
+    with replacing(graph) as part, quiet():
+        _export(source, part)
+        compact(part)
+
+
+@contextlib.contextmanager
+def replacing(graph: Path) -> Iterator[Path]:
+    """Yield where to write what becomes ``graph`` at the end of the block, whole or not at all.
+
+    Raises:
+        StoreNotWritable: The cache folder cannot be written, or the disk is full.
+    """
+    part = None
     try:
-        with quiet():
-            _export(source, Path(name))
-            compact(Path(name))
-        os.replace(name, graph)
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
+        os.close(handle)
+        part = Path(name)
+        yield part
+        # mkstemp keeps other users out; a cache that was filled by one of them is there to be read by all.
+        os.chmod(part, 0o644)
+        os.replace(part, graph)
+    except OSError as error:
+        raise StoreNotWritable(
+            f"cannot write {graph}: {error.strerror or error}",
+            remedy="Free disk space or set CORRIGENDA_CACHE to a writable folder.",
+        ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def _export(source: Path, target: Path) -> None:

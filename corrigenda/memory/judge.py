@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit
-from corrigenda.errors import ModelDamaged
+from corrigenda.errors import ModelDamaged, StoreNotWritable
 from corrigenda.memory import encoder
 from corrigenda.memory.calibration import sigmoid
 from corrigenda.memory.features import FEATURES, features, name_pair, pair_frames
@@ -184,6 +182,7 @@ class FrameJudge:
         Raises:
             ModelDamaged: A file is missing or unreadable.
             UnknownModel: The encoder that it builds on is not installed.
+            StoreNotWritable: The cache folder cannot be written.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -204,7 +203,7 @@ class FrameJudge:
             mark = hashlib.sha256(b"".join([graph.name.encode(), *(file.read_bytes() for file in files)])).hexdigest()
             return cls(FrameEncoder(graph, source / "tokenizer.json"), trees, settings, f"frames-{mark[:16]}")
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            if isinstance(error, ModelDamaged):
+            if isinstance(error, ModelDamaged | StoreNotWritable):
                 raise
             raise ModelDamaged(f"the scope classifier in {folder} cannot be read: {error}") from error
 
@@ -304,16 +303,9 @@ def _graph(source: Path, weights: Path, data: bytes) -> Path:
     graph = cache_dir() / "encoders" / f"frames-{mark}.onnx"
     with _EXPORTING:
         if not graph.is_file():
-            graph.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
-            os.close(handle)
-            try:
-                with encoder.quiet():
-                    from corrigenda.memory.frame_network import export
+            with encoder.replacing(graph) as part, encoder.quiet():
+                from corrigenda.memory.frame_network import export
 
-                    export(source, weights, Path(name))
-                    encoder.compact(Path(name))
-                os.replace(name, graph)
-            finally:
-                Path(name).unlink(missing_ok=True)
+                export(source, weights, part)
+                encoder.compact(part)
     return graph

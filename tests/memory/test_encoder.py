@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corrigenda.errors import ModelDamaged, UnknownModel
+from corrigenda.errors import ModelDamaged, StoreNotWritable, UnknownModel
 from corrigenda.memory import encoder
 from corrigenda.memory.encoder import Encoder, MiniLM
 from corrigenda.paths import cache_dir
@@ -116,3 +116,25 @@ def test_a_cut_off_file_in_the_cache_is_exported_again(tmp_path, monkeypatch, mi
     monkeypatch.setattr(encoder, "export", put_back)
     assert MiniLM.load().encode(["x"]).shape == (1, 384)
     assert len(exported) == 1
+
+
+def test_a_cache_that_one_user_filled_is_read_by_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "_export", lambda source, target: target.write_bytes(b"graph"))
+    monkeypatch.setattr(encoder, "compact", lambda graph: None)
+    encoder.export(tmp_path, tmp_path / "encoders" / "graph.onnx")
+    assert (tmp_path / "encoders" / "graph.onnx").stat().st_mode & 0o777 == 0o644
+    assert len(list((tmp_path / "encoders").iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path))
+    damaged = tmp_path / "encoders" / f"{encoder.fingerprint_of(encoder.package_folder())}.onnx"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"cut off")
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(encoder.tempfile, "mkstemp", refuse)
+    with pytest.raises(StoreNotWritable, match="cannot write .*: Permission denied"):
+        MiniLM.load()

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from corrigenda.edit import Edit
-from corrigenda.errors import ModelDamaged
+from corrigenda.errors import ModelDamaged, StoreNotWritable
+from corrigenda.memory import frame_network
 from corrigenda.memory import judge as judging
 from corrigenda.memory.encoder import MiniLM
 from corrigenda.memory.features import match_subject
@@ -147,3 +148,17 @@ def test_files_of_another_version_or_in_pieces_are_refused(tmp_path):
     (folder / "frames.safetensors").write_bytes(b"cut off")
     with pytest.raises(ModelDamaged, match="cannot be read"):
         FrameJudge.load(folder)
+
+
+def test_its_exported_network_is_there_for_every_user_to_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(frame_network, "export", lambda source, weights, target: target.write_bytes(b"graph"))
+    monkeypatch.setattr(judging.encoder, "compact", lambda graph: None)
+    with pytest.raises(ModelDamaged):  # five letters are no network
+        FrameJudge.load()
+    (graph,) = (tmp_path / "cache" / "encoders").iterdir()
+    assert graph.stat().st_mode & 0o777 == 0o644
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StoreNotWritable):
+        FrameJudge.load()
