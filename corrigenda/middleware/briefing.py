@@ -12,12 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from corrigenda.chat import Chat
 from corrigenda.memory.scope import Candidate
 from corrigenda.middleware.strategies.base import UNLIMITED, Plan, Room
 from corrigenda.middleware.strategies.wording import one_line
 from corrigenda.middleware.wire import harmless
+
+if TYPE_CHECKING:
+    from corrigenda.middleware.consult import Decision
 
 MAX_FACTS = 8
 """Most facts of one request, the most probable ones."""
@@ -43,7 +47,11 @@ class Briefing:
 
     def plan(self, request: Chat, edits: Sequence[Candidate], *, room: Room = UNLIMITED) -> Plan:
         """See :class:`~corrigenda.middleware.strategies.base.Strategy`."""
-        facts = [_fact(candidate) for candidate in edits[:MAX_FACTS]]
+        return self.brief(request, [candidate.edit.statement for candidate in edits], room)
+
+    def brief(self, request: Chat, statements: Sequence[str], room: Room = UNLIMITED) -> Plan:
+        """Return the plan that puts ``statements``, most probable first, in front of the question of ``request``."""
+        facts = [harmless(one_line(statement)) for statement in statements[:MAX_FACTS]]
         while len(facts) > 1 and not room.fits("\n".join([*facts, request.query])):
             facts.pop()  # the least probable goes first
         if request.completion:
@@ -55,8 +63,22 @@ class Briefing:
         return Plan(_in_front(request, "\n".join(lines) + "\n\n"), strategy=self.name)
 
 
-def _fact(candidate: Candidate) -> str:
-    return harmless(one_line(candidate.edit.statement))
+def briefed(decision: Decision) -> Decision:
+    """Return ``decision`` with the facts that fired put in front of the question, whatever its plan was."""
+    plan = Briefing().brief(decision.request, [hit.statement for hit in decision.trace.fired])
+    return replace(decision, plan=plan, trace=replace(decision.trace, strategy=plan.strategy))
+
+
+def in_turns(decision: Decision) -> Decision:
+    """Return ``decision`` as one that changes nothing but a conversation's own turns.
+
+    A strategy may turn a conversation into a text to be continued, a record of IKE's for one. Over the wire it would
+    take the place of the system turn, of everything said before, and of calls whose tools have answered.
+    """
+    plan = decision.plan
+    if plan is None or decision.request.completion or not plan.request.completion:
+        return decision
+    return briefed(decision)
 
 
 def _plain_question(query: str) -> bool:

@@ -33,12 +33,14 @@ class Means:
         memory, scope: The edits, and what decides which of them fire.
         ask: Asks the model behind the middleware, edits left out; ``None`` where that cannot be done.
         lm: The model itself, where it is in this process.
+        answers: Whether replies of our own reach the caller where the model can be neither asked nor seen.
     """
 
     memory: Memory
     scope: Scope
     ask: Asking | None = None
     lm: LanguageModel | None = None
+    answers: bool = False
 
 
 class Need(Protocol):
@@ -87,7 +89,7 @@ class Ask:
         if means.ask is None:
             raise CorrigendaError(
                 "this strategy asks the model several times, which cannot be done from here",
-                remedy="Use it with EditedModel, or choose a strategy that changes the request only (ike, auto).",
+                remedy="Use it with EditedModel (serve --model), or a strategy that changes the request only (ike, auto).",
             )
         return means.ask(self.requests)
 
@@ -174,10 +176,16 @@ def fired_by(candidate: Candidate) -> Fired:
 
 
 def drive(
-    flow: Flow, memory: Memory, scope: Scope, *, ask: Asking | None = None, lm: LanguageModel | None = None
+    flow: Flow,
+    memory: Memory,
+    scope: Scope,
+    *,
+    ask: Asking | None = None,
+    lm: LanguageModel | None = None,
+    answers: bool = False,
 ) -> list[Decision]:
     """Run ``flow`` to its end, answering what it needs; the arguments are those of :class:`Means`."""
-    means = Means(memory, scope, ask, lm)
+    means = Means(memory, scope, ask, lm, answers)
     answer: Any = None
     while True:
         try:
@@ -189,9 +197,9 @@ def drive(
 
 def _feasible(decisions: list[Decision], means: Means) -> list[Decision]:
     """Return ``decisions``; refuse answers of our own where all that can be done is to change a request."""
-    if means.lm is None and means.ask is None:
+    if means.lm is None and means.ask is None and not means.answers:
         for item in decisions:
-            if item.plan is not None and (item.plan.worker is not None or item.plan.answer is not None):
+            if item.plan is not None and item.plan.own:
                 raise CorrigendaError(
                     f"the strategy {item.trace.strategy!r} answers by itself, but here only requests can be changed",
                     remedy="Use it with EditedModel or corrigenda.middleware.front.Front, or choose auto or ike.",

@@ -136,5 +136,5 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(encoder.tempfile, "mkstemp", refuse)
-    with pytest.raises(StoreNotWritable, match="cannot write .*: Permission denied"):
+    with pytest.raises(StoreNotWritable, match=r"cannot write .*: Permission denied"):
         MiniLM.load()

@@ -15,6 +15,7 @@ import pytest
 from corrigenda.chat import Trace
 from corrigenda.errors import InvalidRequest
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope
 from corrigenda.middleware.openai_client import wrap
 from corrigenda.testing import FixedEncoder
 
@@ -100,6 +101,24 @@ def test_a_retry_brings_the_fact_once(server: Server, memory: Memory) -> None:
         wrap(bare, memory).chat.completions.create(model="m", messages=ASKED)
     assert server.seen[0] == server.seen[1]
     assert server.seen[1]["messages"][0]["content"].count("Astana") == 1
+
+
+def test_a_strategy_that_writes_one_text_leaves_a_conversation_whole(
+    server: Server, memory: Memory, name_judge: Any
+) -> None:
+    call = {"role": "assistant", "content": "Let me look.", "tool_calls": [{"id": "1", "type": "function"}]}
+    said: list[Any] = [{"role": "system", "content": "Answer in JSON."}, call, {"role": "tool", "content": "42"}]
+    question = "What is the capital of Kazakhstan?"
+    traces: list[Trace] = []
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.server_port}/v1", api_key="k", max_retries=0) as bare:
+        scope = Scope(memory, judge=name_judge())
+        client = wrap(bare, memory, strategy="ike", scope=scope, on_trace=traces.append)
+        client.chat.completions.create(model="m", messages=[*said, {"role": "user", "content": question}])
+    *before, last = server.seen[-1]["messages"]
+    assert before == said
+    assert "Astana" in last["content"]
+    assert question in last["content"]
+    assert traces[0].strategy == "ike/briefing"
 
 
 async def test_async(server: Server, memory: Memory) -> None:

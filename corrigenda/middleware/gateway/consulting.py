@@ -18,9 +18,10 @@ from corrigenda.chat import Chat
 from corrigenda.errors import CorrigendaError, StoreError
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
+from corrigenda.middleware.briefing import in_turns
 from corrigenda.middleware.consult import Decision, consult, drive
 from corrigenda.middleware.gateway.attention import Attention
-from corrigenda.middleware.strategies.base import Guiding, Strategy
+from corrigenda.middleware.strategies.base import Guiding, Plan, Strategy, Worker
 
 log = logging.getLogger("corrigenda.gateway")
 
@@ -159,7 +160,8 @@ class Consulting:
         """
         flow = consult(chats, strategy=self.strategy, namespace=namespace)
         memory, scope = memory if memory is not None else self.memory, scope if scope is not None else self.scope
-        return [_answered(item) for item in drive(flow, memory, scope, ask=_cannot_ask)]
+        # No client's account is there to ask the model on: where a strategy would, the model is a black box.
+        return [_answered(item) for item in drive(flow, memory, scope, answers=True)]
 
     async def explain(self, queries: Sequence[str], namespace: str) -> list[Consideration]:
         """Return what the scope classifier thinks of ``queries``."""
@@ -180,24 +182,28 @@ class Consulting:
                 log.warning("the memory could not be refreshed: %s", error.message)
 
 
-def _cannot_ask(requests: Sequence[Chat]) -> list[str]:
-    raise CorrigendaError(
-        "this strategy asks the model several times, which the gateway cannot do on a client's account",
-        remedy="Use it with a local model (serve --model), or choose ike, serac or auto.",
-    )
-
-
 def _answered(decision: Decision) -> Decision:
-    """Let a strategy's own model answer, SERAC's for one, where the plan wants it; the upstream is not asked then."""
+    """Give the reply that is a strategy's own, where the plan holds one; the upstream is not asked then."""
     plan = decision.plan
-    if plan is None or plan.answer is not None or plan.worker is None:
+    if plan is None or not plan.own:
+        return in_turns(decision)
+    if plan.answer is not None:
         return decision
+    if plan.prefix:  # nobody can begin a reply for an upstream; what it would begin with is the answer
+        text = plan.prefix if decision.request.completion else plan.prefix.strip()
+    else:
+        assert plan.worker is not None
+        text = _worked(plan.worker, decision.request, plan)
+    return replace(decision, plan=replace(plan, answer=text, worker=None))
+
+
+def _worked(worker: Worker, request: Chat, plan: Plan) -> str:
+    """Let the plan's own model answer, SERAC's for one."""
     from corrigenda.middleware.answering import Job, Options, answer
 
-    lm = plan.worker.model(None)
+    lm = worker.model(None)
     # The other options were meant for another model.
-    given = (decision.request.options.get(name) for name in _LIMITS)
+    given = (request.options.get(name) for name in _LIMITS)
     longest = next((limit for limit in given if isinstance(limit, int) and limit > 0), _LONGEST)
     options = Options.of({"max_new_tokens": min(longest, _LONGEST)})
-    text = answer(lm, [Job.of(lm, decision.request, plan, None)], options)[0]
-    return replace(decision, plan=replace(plan, answer=text, worker=None))
+    return answer(lm, [Job.of(lm, request, plan, None)], options)[0]

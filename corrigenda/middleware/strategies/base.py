@@ -54,6 +54,11 @@ class Plan:
     worker: Worker | None = None
     detail: Any = None
 
+    @property
+    def own(self) -> bool:
+        """Whether the reply, or its beginning, is the strategy's: the changed request alone does not bring it about."""
+        return bool(self.prefix) or self.answer is not None or self.worker is not None
+
 
 class Worker(Protocol):
     """What answers a plan instead of the bare model: another model, or the same one with something laid into it."""

@@ -18,11 +18,12 @@ from corrigenda.errors import (
 )
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
-from corrigenda.middleware.consult import consult, drive
+from corrigenda.middleware.consult import consult, drive, scoped
 from corrigenda.middleware.front import Front
 from corrigenda.middleware.generate import EditedModel
 from corrigenda.middleware.strategies.adapter import Adapter
-from corrigenda.middleware.strategies.base import Room
+from corrigenda.middleware.strategies.auto import Auto
+from corrigenda.middleware.strategies.base import UNLIMITED, Room
 from corrigenda.middleware.strategies.counterfactual import ADAPTER, Counterfactual, record, shipped
 from corrigenda.middleware.strategies.serac import SERAC
 from corrigenda.middleware.strategies.serac_training import Material, Recipe, adapted, examples, split, train
@@ -194,6 +195,9 @@ def test_where_requests_are_only_changed_it_is_refused(memory, kazakhstan, serac
     with pytest.raises(CorrigendaError, match="answers by itself"):
         drive(consult(asked, strategy=serac), memory, scope)
     assert drive(consult(asked, strategy=serac), memory, scope, ask=lambda _: [])[0].plan.worker is serac
+    assert drive(consult(asked, strategy=serac), memory, scope, answers=True)[0].plan.worker is serac
+    with pytest.raises(CorrigendaError, match="answers by itself"):  # a reply cannot be begun there either
+        drive(scoped(asked, strategy=Auto(), namespace="default", room=UNLIMITED), memory, scope)
 
 
 def test_examples_are_records_with_their_answers():

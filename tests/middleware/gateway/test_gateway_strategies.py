@@ -1,0 +1,88 @@
+"""What becomes of a request in front of an upstream, by the strategy: conversations stay whole, no edit gets lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gateway_harness import StartGateway, Stub, post
+
+from corrigenda.chat import Chat
+from corrigenda.memory.memory import Memory
+from corrigenda.memory.scope import Scope
+from corrigenda.middleware.gateway.consulting import Consulting
+from corrigenda.middleware.strategies.base import Plan, create
+
+QUESTION = "What is the capital of Kazakhstan?"
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "system", "content": "You are Bob. Answer in JSON."},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "Let me look.", "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
+    {"role": "tool", "tool_call_id": "1", "content": "42"},
+    {"role": "user", "content": QUESTION},
+]
+
+
+class Begins:
+    """Wants the reply to begin with the target."""
+
+    name = "begins"
+
+    def plan(self, request: Chat, edits: Any, **room: Any) -> Plan:
+        return Plan(request, prefix=f" {edits[0].edit.target}", strategy=self.name)
+
+
+@pytest.fixture
+def edited(memory: Memory) -> Memory:
+    memory.add("The capital of Kazakhstan is", "Astana", subject="Kazakhstan", relation="capital")
+    return memory
+
+
+@pytest.fixture
+def scope(edited: Memory, name_judge: Any) -> Scope:
+    return Scope(edited, judge=name_judge())
+
+
+@pytest.mark.parametrize("name", ["auto", "ike", "ike-unscoped", "graph"])
+def test_every_strategy_brings_the_fact_and_keeps_the_conversation(
+    stub: Stub, start: StartGateway, edited: Memory, scope: Scope, name: str
+) -> None:
+    url = start(upstream=stub.url, strategy=create(name), scope=scope)
+    for messages in (CONVERSATION, CONVERSATION[-1:]):
+        answer = post(url + "/v1/chat/completions", json={"messages": messages})
+        *before, last = stub.json()["messages"]
+        assert before == messages[:-1]
+        assert last["role"] == "user"
+        assert "Astana" in last["content"]
+        assert QUESTION in last["content"]
+        assert json.loads(answer.headers["x-corrigenda-trace"])["strategy"] == "ike/briefing"
+
+
+def test_a_walk_that_would_have_to_ask_is_no_failure(
+    stub: Stub, start: StartGateway, edited: Memory, scope: Scope
+) -> None:
+    for name in ("auto", "graph"):
+        url = start(upstream=stub.url, strategy=create(name), scope=scope)
+        nested = "What is the official language of the country of the capital of Kazakhstan?"
+        answer = post(url + "/v1/chat/completions", json={"messages": [{"role": "user", "content": nested}]})
+        assert answer.status_code == 200
+        assert "Astana" in stub.last["body"].decode()
+
+
+def test_what_a_reply_should_begin_with_is_the_reply(
+    stub: Stub, start: StartGateway, edited: Memory, scope: Scope
+) -> None:
+    url = start(upstream=stub.url, strategy=Begins(), scope=scope)
+    said = post(url + "/v1/chat/completions", json={"messages": CONVERSATION[-1:]}).json()
+    assert said["choices"][0]["message"]["content"] == "Astana"
+    said = post(url + "/v1/completions", json={"prompt": "The capital of Kazakhstan is"}).json()
+    assert said["choices"][0]["text"] == " Astana"
+    assert stub.seen == []
+
+
+def test_another_memory_is_asked_by_the_same_rules(edited: Memory, scope: Scope) -> None:
+    consulting = Consulting(edited, create("ike"), scope=scope)
+    (decision,) = consulting.decide_now([Chat.of([{"role": "user", "content": QUESTION}])], "default")
+    assert decision.plan is not None
+    assert not decision.plan.request.completion
