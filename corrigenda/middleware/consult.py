@@ -89,7 +89,7 @@ class Ask:
         if means.ask is None:
             raise CorrigendaError(
                 "this strategy asks the model several times, which cannot be done from here",
-                remedy="Use it with EditedModel (serve --model), or a strategy that changes the request only (ike, auto).",
+                remedy="Use it with EditedModel (serve --model), or choose one that only changes requests (ike, auto).",
             )
         return means.ask(self.requests)
 

@@ -18,7 +18,7 @@ from corrigenda.chat import Chat
 from corrigenda.errors import CorrigendaError, StoreError
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
-from corrigenda.middleware.briefing import in_turns
+from corrigenda.middleware.briefing import briefed, in_turns
 from corrigenda.middleware.consult import Decision, consult, drive
 from corrigenda.middleware.gateway.attention import Attention
 from corrigenda.middleware.strategies.base import Guiding, Plan, Strategy, Worker
@@ -36,10 +36,11 @@ _LONGEST = 64
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One request that waits to be judged."""
+    """One request that waits to be judged; ``own`` as :meth:`Consulting.decide` has it."""
 
     chats: tuple[Chat, ...]
     namespace: str
+    own: bool
     decided: asyncio.Future[list[Decision]]
 
 
@@ -89,13 +90,18 @@ class Consulting:
             return False
         return self.attention is None or self.attention.may_concern(chats, namespace)
 
-    async def decide(self, chats: Sequence[Chat], namespace: str) -> list[Decision]:
+    async def decide(self, chats: Sequence[Chat], namespace: str, *, own: bool = True) -> list[Decision]:
         """Judge ``chats`` in a thread, together with what others ask meanwhile, and plan.
+
+        Args:
+            chats: The questions of one request.
+            namespace: Whose edits.
+            own: Whether a reply of the strategy's own will do; otherwise the facts stand in front of the question.
 
         Raises:
             CorrigendaError: These chats cannot be judged; those of others in the batch are.
         """
-        turn = _Turn(tuple(chats), namespace, asyncio.get_running_loop().create_future())
+        turn = _Turn(tuple(chats), namespace, own, asyncio.get_running_loop().create_future())
         self._waiting.append(turn)
         self._begin()
         return await turn.decided
@@ -143,8 +149,8 @@ class Consulting:
     def _decide_all(self, batch: Sequence[_Turn]) -> list[list[Decision] | CorrigendaError]:
         """Return one result per turn; runs in a thread."""
         try:
-            decisions = iter(self.decide_now([chat for turn in batch for chat in turn.chats], batch[0].namespace))
-            return [[next(decisions) for _ in turn.chats] for turn in batch]
+            decisions = iter(self._planned([chat for turn in batch for chat in turn.chats], batch[0].namespace))
+            return [[_answered(next(decisions), turn.own) for _ in turn.chats] for turn in batch]
         except CorrigendaError as error:
             if len(batch) == 1:
                 return [error]
@@ -158,10 +164,15 @@ class Consulting:
         Raises:
             CorrigendaError: They cannot be judged.
         """
+        return [_answered(item) for item in self._planned(chats, namespace, memory, scope)]
+
+    def _planned(
+        self, chats: Sequence[Chat], namespace: str, memory: Memory | None = None, scope: Scope | None = None
+    ) -> list[Decision]:
         flow = consult(chats, strategy=self.strategy, namespace=namespace)
         memory, scope = memory if memory is not None else self.memory, scope if scope is not None else self.scope
         # No client's account is there to ask the model on: where a strategy would, the model is a black box.
-        return [_answered(item) for item in drive(flow, memory, scope, answers=True)]
+        return drive(flow, memory, scope, answers=True)
 
     async def explain(self, queries: Sequence[str], namespace: str) -> list[Consideration]:
         """Return what the scope classifier thinks of ``queries``."""
@@ -182,11 +193,16 @@ class Consulting:
                 log.warning("the memory could not be refreshed: %s", error.message)
 
 
-def _answered(decision: Decision) -> Decision:
-    """Give the reply that is a strategy's own, where the plan holds one; the upstream is not asked then."""
+def _answered(decision: Decision, own: bool = True) -> Decision:
+    """Give the reply that is the strategy's own, where the plan holds one; the upstream is not asked then.
+
+    Where such a reply will not do (``own``), the upstream is asked with the facts in front of the question.
+    """
     plan = decision.plan
     if plan is None or not plan.own:
         return in_turns(decision)
+    if not own:
+        return briefed(decision)
     if plan.answer is not None:
         return decision
     if plan.prefix:  # nobody can begin a reply for an upstream; what it would begin with is the answer

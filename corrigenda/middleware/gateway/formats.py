@@ -226,8 +226,14 @@ async def send_events(send: Send, events: list[str]) -> None:
         await send({"type": "http.response.body", "body": "".join(events).encode(), "more_body": True})
 
 
+def usage_wanted(body: Mapping[str, Any]) -> bool:
+    """Tell whether a request wants the numbers of tokens at the end of a stream."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
 def _event(row: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(row, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {json.dumps(row, separators=(',', ':'))}\n\n"
 
 
 def _usage(said: Said) -> dict[str, int]:

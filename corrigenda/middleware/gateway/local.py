@@ -17,7 +17,7 @@ from corrigenda.chat import Chat, Trace
 from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, disconnected, read_body
-from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
+from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events, usage_wanted
 from corrigenda.middleware.gateway.proxy import ENDPOINTS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
@@ -219,7 +219,7 @@ class LocalPlane:
             await send_json(send, 200, row, () if said.trace.untouched else (trace_header(said.trace),))
             self._shadow(endpoint, data, seen)
             return
-        usage = isinstance(body.get("stream_options"), dict) and bool(body["stream_options"].get("include_usage"))
+        usage = usage_wanted(body)
         with self.watch.spans.part("model"):
             await self._stream(form, chat, options, usage, seen, receive, send)
         self._shadow(endpoint, data, seen)

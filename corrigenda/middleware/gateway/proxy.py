@@ -18,7 +18,7 @@ from corrigenda.middleware.desk import joined
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, read_body, stream_body
 from corrigenda.middleware.gateway.consulting import Consulting
-from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events
+from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events, usage_wanted
 from corrigenda.middleware.gateway.metrics import Outcome
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
 from corrigenda.middleware.gateway.settings import Settings
@@ -35,6 +35,8 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/responses": "responses",
 }
 """Paths whose bodies are looked at; everything else under /v1 passes through as a stream."""
+_MORE = ("tools", "functions", "logprobs", "top_logprobs", "echo", "audio")
+"""Fields that ask for more than a text, or for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Proxy:
             return _Verdict("early_exit", data)
         try:
             with self.watch.spans.part("judge"):
-                decisions = await self.consulting.decide(chats, namespace)
+                decisions = await self.consulting.decide(chats, namespace, own=_plain(endpoint, body))
         except CorrigendaError as error:
             self.watch.metrics.failures.inc()
             log.error("judging failed: %s", type(error).__name__)
@@ -175,7 +177,8 @@ class Proxy:
             return 200
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), traced]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send_events(send, [*form.opening(), *form.piece(said.text), *form.closing(said, False)])
+        events = [*form.opening(), *form.piece(said.text), *form.closing(said, usage_wanted(verdict.body))]
+        await send_events(send, events)
         await send({"type": "http.response.body", "body": b""})
         return 200
 
@@ -191,3 +194,25 @@ class Proxy:
             return json.dumps({**row, "corrigenda": trace.to_dict()}).encode() if isinstance(row, dict) else data
 
         return amend
+
+
+def _plain(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
+    """Tell whether one text is all that ``body`` asks for, so that it may be a strategy's own.
+
+    Not so: several prompts or choices, tools to be called, a form to be kept to, an answer to be looked up later.
+    """
+    if body.get("n") not in (None, 1) or any(_given(body, name) for name in _MORE):
+        return False
+    if endpoint == "completions":
+        return isinstance(body["prompt"], str) or len(body["prompt"]) == 1
+    if endpoint == "chat":
+        form = body.get("response_format")
+    else:
+        text = body.get("text")
+        form = text.get("format") if isinstance(text, dict) else None
+    return form in (None, {"type": "text"}) and (endpoint == "chat" or body.get("store") is False)
+
+
+def _given(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    return value is not None and value is not False and value != []  # logprobs=0 asks for some

@@ -77,7 +77,7 @@ async def send_json(
     send: Send, status: int, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Answer with ``body`` as JSON."""
-    data = json.dumps(body, ensure_ascii=False).encode()
+    data = json.dumps(body).encode()  # ASCII: a name that the caller gave may be no Unicode
     fixed = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
     await send({"type": "http.response.body", "body": data})

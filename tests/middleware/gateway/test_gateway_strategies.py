@@ -86,3 +86,43 @@ def test_another_memory_is_asked_by_the_same_rules(edited: Memory, scope: Scope)
     (decision,) = consulting.decide_now([Chat.of([{"role": "user", "content": QUESTION}])], "default")
     assert decision.plan is not None
     assert not decision.plan.request.completion
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("completions", {"prompt": [QUESTION, ""]}),
+        ("completions", {"prompt": [QUESTION, [1, 2, 3]]}),
+        ("completions", {"prompt": [QUESTION, QUESTION]}),
+        ("completions", {"prompt": QUESTION, "echo": True}),
+        ("completions", {"prompt": QUESTION, "logprobs": 0}),
+        ("chat/completions", {"n": 3}),
+        ("chat/completions", {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}),
+        ("chat/completions", {"tools": [{"type": "function"}], "tool_choice": "required"}),
+        ("responses", {"input": QUESTION}),
+        ("responses", {"input": QUESTION, "store": False, "text": {"format": {"type": "json_object"}}}),
+    ],
+)
+def test_what_asks_for_more_than_a_text_is_the_upstreams_to_answer(
+    stub: Stub, start: StartGateway, edited: Memory, scope: Scope, path: str, more: dict[str, Any]
+) -> None:
+    url = start(upstream=stub.url, strategy=Begins(), scope=scope)
+    body = {"model": "m", **({"messages": CONVERSATION} if path == "chat/completions" else {}), **more}
+    answer = post(f"{url}/v1/{path}", json=body)
+    assert answer.content == stub.chunks[0]
+    assert stub.last["body"].decode().count("Astana") == str(body).count(QUESTION)
+    assert json.loads(answer.headers["x-corrigenda-trace"])["strategy"] == "ike/briefing"
+
+
+def test_one_text_may_be_the_strategys_own(stub: Stub, start: StartGateway, edited: Memory, scope: Scope) -> None:
+    url = start(upstream=stub.url, strategy=Begins(), scope=scope)
+    plain = {"n": 1, "tools": [], "logprobs": False, "response_format": {"type": "text"}, "messages": CONVERSATION}
+    assert post(url + "/v1/chat/completions", json=plain).json()["choices"][0]["message"]["content"] == "Astana"
+    counted = {"stream": True, "stream_options": {"include_usage": True}, **plain}
+    assert '"usage":{' in post(url + "/v1/chat/completions", json=counted).text
+    assert '"usage":{' not in post(url + "/v1/chat/completions", json={"stream": True, **plain}).text
+    said = post(url + "/v1/responses", json={"input": QUESTION, "store": False}).json()
+    assert said["output"][0]["content"][0]["text"] == "Astana"
+    odd = json.dumps({"model": "\ud800", "messages": CONVERSATION}).encode()
+    assert post(url + "/v1/chat/completions", content=odd).json()["model"] == "\ud800"
+    assert stub.seen == []
