@@ -15,7 +15,7 @@ from corrigenda.memory.mentions import Names, tokenize
 from corrigenda.memory.texts import word_set
 
 LONG = 20_000
-"""Characters from which a text is judged without a look: tokenising it would hold up everyone else."""
+"""Characters, of all texts together, from which a request is judged unseen: looking would hold up everyone else."""
 _RARE = 8
 """A word that occurs in the names of more edits than this tells nothing about any of them."""
 _SHORT = 4
@@ -61,10 +61,12 @@ class Attention:
         names = self.memory.names(namespace)
         if not len(names):
             return False
-        return any(self._named(text, names) for chat in chats for text in _looked_at(chat))
-
-    def _named(self, text: str, names: Names) -> bool:
-        return len(text) > LONG or bool(names.find(text)) or self._partly(text, names)
+        seen = 0
+        for text in (text for chat in chats for text in _looked_at(chat)):
+            seen += len(text)
+            if seen > LONG or names.find(text) or self._partly(text, names):
+                return True
+        return False
 
     @staticmethod
     def _partly(text: str, names: Names) -> bool:
@@ -86,7 +88,11 @@ class Attention:
             self._nameless.clear()
             self._seen = version
         if namespace not in self._nameless:
-            self._nameless[namespace] = any(not edit.names for edit in self.memory.live(namespace))
+            # Of all times: when an edit begins to hold, the ledger says nothing new.
+            replica = self.memory.replica
+            with replica.lock:
+                edits = replica.state.namespace(namespace).values()
+                self._nameless[namespace] = any(not edit.names for edit in edits)
         return self._nameless[namespace]
 
 

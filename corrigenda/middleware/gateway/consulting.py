@@ -36,7 +36,7 @@ _LONGEST = 64
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One request that waits to be judged; ``own`` as :meth:`Consulting.decide` has it."""
+    """One request that waits to be judged, or a part of it; ``own`` as :meth:`Consulting.decide` has it."""
 
     chats: tuple[Chat, ...]
     namespace: str
@@ -101,10 +101,14 @@ class Consulting:
         Raises:
             CorrigendaError: These chats cannot be judged; those of others in the batch are.
         """
-        turn = _Turn(tuple(chats), namespace, own, asyncio.get_running_loop().create_future())
-        self._waiting.append(turn)
-        self._begin()
-        return await turn.decided
+        decisions: list[Decision] = []
+        for start in range(0, len(chats), MOST_TOGETHER):  # between its parts a long request lets others go first
+            some = tuple(chats[start : start + MOST_TOGETHER])
+            turn = _Turn(some, namespace, own, asyncio.get_running_loop().create_future())
+            self._waiting.append(turn)
+            self._begin()
+            decisions += await turn.decided
+        return decisions
 
     def _begin(self) -> None:
         """Give idle threads something to do."""

@@ -65,6 +65,22 @@ async def test_what_waits_is_judged_together(memory: Memory, scope: Recorder) ->
     assert not any("question 2" in queries for _, queries in scope.batches)
 
 
+async def test_a_request_of_many_questions_lets_others_go_first(memory: Memory, scope: Recorder) -> None:
+    consulting = Consulting(memory, Briefing(), scope=scope)
+    questions = [Chat.of(f"question {number}") for number in range(2 * MOST_TOGETHER + 1)]
+    many = asyncio.ensure_future(consulting.decide([*questions, Chat.of(PROMPT)], "default"))
+    await asyncio.sleep(0)  # it is the first in the line
+    one = asyncio.ensure_future(consulting.decide([Chat.of("short")], "default"))
+    await asyncio.sleep(0)
+    scope.go.set()
+    await one
+    decisions = await many
+    await consulting.close()
+    assert [item.plan is not None for item in decisions] == [False] * len(questions) + [True]
+    assert all(len(queries) <= MOST_TOGETHER + 1 for _, queries in scope.batches)
+    assert "short" in scope.batches[1][1]
+
+
 async def test_a_failure_that_nobody_foresaw_reaches_everybody_who_waits(memory: Memory, scope: Recorder) -> None:
     class Broken(Recorder):
         def consider(self, *args: Any, **more: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,29 @@ class TestAttention:
         assert attention.may_concern(asking("x" * (LONG + 1)), "default")
         assert not attention.may_concern(asking("What about the weather in June?"), "default")
         assert not attention.may_concern(asking("Where was Lindqvist born?"), "other")
+
+    def test_many_short_texts_are_as_long_as_one(self, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+        attention = Attention(memory)
+        memory.add("Anna Lindqvist was born in", "Rome", subject="Anna Lindqvist")
+        text, read = "Tell Wobbly Stories About Something Else " * 50, 0
+        find = type(memory.names()).find
+
+        def counted(names: Any, text: str, *more: Any) -> Any:
+            nonlocal read
+            read += len(text)
+            return find(names, text, *more)
+
+        monkeypatch.setattr(type(memory.names()), "find", counted)
+        assert not attention.may_concern(asking(*[text] * 3), "default")
+        read = 0
+        assert attention.may_concern(asking(*[text] * 1_000), "default")
+        assert 0 < read <= LONG
+
+    def test_an_edit_that_is_to_hold_later_is_looked_for_from_now_on(self, memory: Memory) -> None:
+        attention = Attention(memory)
+        memory.add("Our office hours are now", "nine to five", valid_from=datetime.now(UTC) + timedelta(days=1))
+        assert memory.live() == ()
+        assert attention.may_concern(asking("When may I come in? Please tell me."), "default")
 
     def test_an_edit_without_a_name_is_found_by_meaning_only(self, memory: Memory) -> None:
         attention = Attention(memory)
