@@ -106,6 +106,7 @@ class Gateway:
         self.model = LocalModel(model) if model is not None else None
         if shadowing is not None:
             shadowing.alone = self._alone(shadowing)
+        self.admin = AdminApi(self)
         self.warm = False
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
 
@@ -126,7 +127,7 @@ class Gateway:
             plane = LocalPlane(self.model, self.access, self.watch, self.settings, self.shadowing)
         return [
             _mount("/v1", plane),
-            _mount("/admin/v1", AdminApi(self)),
+            _mount("/admin/v1", self.admin),
             *page.routes(),
             Route("/healthz", _Asgi(self._healthz), methods=["GET"]),
             Route("/readyz", _Asgi(self._readyz), methods=["GET"]),
@@ -153,6 +154,7 @@ class Gateway:
                 await self.shadowing.close()
             if self.hits is not None:
                 await asyncio.to_thread(self.hits.flush)
+            await asyncio.to_thread(self.admin.close)
             await asyncio.to_thread(self.jobs.close)
             await self.consulting.close()
             if self.upstream is not None:

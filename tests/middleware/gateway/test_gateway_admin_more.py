@@ -6,14 +6,18 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from gateway_harness import Printer, StartGateway, Stub, eventually, post
 
+from corrigenda.chat import Trace
 from corrigenda.errors import CorrigendaError, UnknownName
 from corrigenda.memory.memory import Memory
+from corrigenda.middleware.gateway.admin.asking import Asker
 from corrigenda.middleware.gateway.admin.jobs import Job, Jobs
 from corrigenda.middleware.gateway.keys import Key, Keys
 from corrigenda.middleware.gateway.replies import Refusal
@@ -188,6 +192,33 @@ def test_feedback_where_the_memory_keeps_it(as_role: As, memory: Memory) -> None
         return
     assert answer.status_code == 201
     assert as_role("reader", "*").post("/feedback", json={"query": "x", "clarification": "y"}).status_code == 403
+
+
+def test_asking_keeps_nobody_from_anything_else(
+    as_role: As, stub: Stub, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, asked = threading.Event(), 0
+
+    def slow(asker: Asker, *args: Any, **more: Any) -> tuple[str, str, Trace]:
+        nonlocal asked
+        asked += 1
+        assert go.wait(60)
+        return "", "", Trace()
+
+    monkeypatch.setattr(Asker, "ask", slow)
+    api = as_role("reader")
+    with ThreadPoolExecutor(40) as clients:
+        asking = [clients.submit(api.post, "/ask", json={"prompt": "x", "model": "m"}) for _ in range(40)]
+        try:
+            eventually(lambda: asked >= 4)
+            # Other calls are answered, and what other processes write is seen.
+            assert api.get("/status", timeout=30).status_code == 200
+            with Memory.open(tmp_path / "facts.db", encoder=memory.encoder) as other:
+                other.add("The capital of Peru is", "Cusco", subject="Peru")
+            eventually(lambda: len(memory) == 1)
+        finally:
+            go.set()
+        assert [answer.result().status_code for answer in asking] == [200] * 40
 
 
 def test_refusals_of_asking(as_role: As, stub: Stub) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("corrigenda.gateway.admin")
 PREFIX = "/admin/v1"
+_THREADS = 8
+_ASKING = ("ask", "preview")
+_MOST_ASKING = 4
+"""Calls at once that may wait for a model; the other threads are left to calls that do not."""
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -38,6 +44,13 @@ class AdminApi:
         self.gateway = gateway
         self._handlers = handlers(gateway)
         self._document = document()
+        # Threads of its own: in those of the event loop its callers would be in the way of the data plane.
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="admin")
+        self._asking = asyncio.Semaphore(_MOST_ASKING)
+
+    def close(self) -> None:
+        """Wait for the calls under way."""
+        self._pool.shutdown(cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,7 +64,7 @@ class AdminApi:
             operation, parts = _find(scope["method"], scope["raw_path"].decode("latin-1"))
             name = operation.name
             call = await self._read(operation, parts, Call(key, self.gateway.settings.namespace), scope, receive)
-            result = await asyncio.to_thread(self._handlers[operation.name], call)
+            result = await self._done(name, call)
             status = operation.status
             # Who did what, for the log; what was said is in the ledger.
             log.info("%s", name, extra={FIELDS: {"operation": name, "key": key.id, "status": status}})
@@ -64,6 +77,10 @@ class AdminApi:
                 log.error("%s failed: %s", name, type(error).__name__)
             await send_problem(send, error)
         self.gateway.metrics.admin.labels(name, f"{status // 100}xx").inc()
+
+    async def _done(self, name: str, call: Call) -> Any:
+        async with self._asking if name in _ASKING else contextlib.nullcontext():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._handlers[name], call)
 
     async def _read(
         self, operation: Operation, parts: Mapping[str, str], call: Call, scope: Scope, receive: Receive
