@@ -59,8 +59,8 @@ class Options:
             stop = (stop,)
         if stop is not None and not isinstance(stop, Stop):
             stop = replace(UNTIL_EOS, texts=tuple(stop))
-        if seed is not None and not isinstance(seed, int):
-            raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
+        if seed is not None and not (isinstance(seed, int) and -(1 << 63) <= seed < 1 << 64):
+            raise InvalidRequest(f"seed must be a whole number of 64 bits, not {seed!r:.50}")
         if "max_length" not in passed:
             passed.setdefault("max_new_tokens", MAX_NEW_TOKENS)
         longest = passed.get("max_new_tokens", 1)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
 
 from starlette.types import Receive, Scope
 
 from corrigenda.middleware.gateway.replies import Refusal
 
+Done = TypeVar("Done")
+
 
 class ClientGone(Exception):
-    """The client went away before its request was there."""
+    """The client went away before its request was there, or answered."""
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
@@ -66,6 +69,25 @@ async def disconnected(receive: Receive) -> None:
     """Return when the client went away; for requests whose body was read."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(receive: Receive, work: Awaitable[Done]) -> Done:
+    """Return what ``work`` comes to; for requests whose body was read.
+
+    Raises:
+        ClientGone: The client went away first; ``work`` was cancelled.
+    """
+    doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected(receive))
+    try:
+        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientGone
+        return doing.result()
+    finally:
+        gone.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait((doing,))
 
 
 async def _message(receive: Receive, seconds: float) -> tuple[bytes, bool]:

@@ -7,8 +7,9 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from corrigenda.chat import Chat, Trace
 from corrigenda.errors import CorrigendaError, InvalidRequest
 from corrigenda.middleware.gateway.access import Access
-from corrigenda.middleware.gateway.bodies import ClientGone, disconnected, read_body
+from corrigenda.middleware.gateway.bodies import ClientGone, disconnected, read_body, unless_gone
 from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events, usage_wanted
 from corrigenda.middleware.gateway.proxy import ENDPOINTS
 from corrigenda.middleware.gateway.replies import Refusal, problem, send_json, send_problem, trace_header
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _MOST_TOKENS = 4096
 _DEFAULT_TOKENS = 256
+_COLDEST = 1e-6
+"""Temperature below which answers are greedy: scores divided by less leave the range of float32."""
 _DONE = object()
 
 
@@ -99,33 +102,37 @@ class LocalModel:
         tokens = self.count(text)
         return Said(text, trace, asked_tokens, tokens, tokens >= options["max_new_tokens"])
 
-    async def stream(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> AsyncIterator[str | Trace]:
+    async def stream(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> AsyncGenerator[str | Trace]:
         """Yield the trace so far, the pieces, and the whole trace."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Any] = asyncio.Queue()
         stopped = threading.Event()
 
         def work() -> None:
+            last: object = _DONE
             try:
                 for item in self._stream(chat, namespace, dict(options), stopped):
                     loop.call_soon_threadsafe(pieces.put_nowait, item)
-                loop.call_soon_threadsafe(pieces.put_nowait, _DONE)
-            except CorrigendaError as error:
-                loop.call_soon_threadsafe(pieces.put_nowait, error)
+            except BaseException as error:  # whatever it is, who waits for the next piece must not wait for ever
+                last = error
+            loop.call_soon_threadsafe(pieces.put_nowait, last)
 
         task = loop.run_in_executor(self.pool, work)
         try:
             while (item := await pieces.get()) is not _DONE:
-                if isinstance(item, CorrigendaError):
+                if isinstance(item, BaseException):
                     raise item
                 yield item
             await task
         finally:
             stopped.set()
+            task.cancel()  # it may not have begun
 
     def _stream(
         self, chat: Chat, namespace: str, options: dict[str, Any], stopped: threading.Event
     ) -> Iterator[str | Trace]:
+        if stopped.is_set():
+            return
         prompt = chat.messages[-1].content if chat.completion else chat.messages
         with self.for_namespace(namespace).stream(prompt, **options) as stream:
             yield stream.trace
@@ -211,7 +218,7 @@ class LocalPlane:
         form = FORMATS[endpoint](f"{secrets.token_hex(12)}", int(time.time()), self.model.name)
         if not body.get("stream"):
             with self.watch.spans.part("model"):
-                said = await self.model.answer(chat, seen.namespace, options)
+                said = await unless_gone(receive, self.model.answer(chat, seen.namespace, options))
             seen.trace = None if said.trace.untouched else said.trace
             row = form.whole(said)
             if self.settings.trace_body and not said.trace.untouched:
@@ -221,7 +228,8 @@ class LocalPlane:
             return
         usage = usage_wanted(body)
         with self.watch.spans.part("model"):
-            await self._stream(form, chat, options, usage, seen, receive, send)
+            async with aclosing(self.model.stream(chat, seen.namespace, options)) as pieces:
+                await self._stream(form, chat, options, usage, pieces, seen, receive, send)
         self._shadow(endpoint, data, seen)
 
     def _shadow(self, endpoint: Endpoint, data: bytes, seen: Seen) -> None:
@@ -234,12 +242,12 @@ class LocalPlane:
         chat: Chat,
         options: Mapping[str, Any],
         usage: bool,
+        pieces: AsyncIterator[str | Trace],
         seen: Seen,
         receive: Receive,
         send: Send,
     ) -> None:
-        pieces = self.model.stream(chat, seen.namespace, options)
-        first = await anext(pieces)
+        first = await unless_gone(receive, anext(pieces))
         assert isinstance(first, Trace)
         seen.trace = None if first.untouched else first
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -252,7 +260,6 @@ class LocalPlane:
             await send_events(send, form.opening())
             async for item in pieces:
                 if gone.done():
-                    await pieces.aclose()  # type: ignore[attr-defined]
                     return
                 if isinstance(item, Trace):
                     trace = item
@@ -293,7 +300,7 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise Refusal(400, "invalid_value", f"{name} must be a number from {low} to {high}")
         options[name] = float(value)
-    if not options.get("temperature"):  # greedy; transformers refuses a temperature of 0
+    if options.get("temperature", 0.0) < _COLDEST:  # greedy; transformers refuses a temperature of 0
         options = {"max_new_tokens": options["max_new_tokens"]}
     if isinstance(body.get("seed"), int):
         options["seed"] = body["seed"]
