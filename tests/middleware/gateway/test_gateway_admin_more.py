@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from gateway_harness import Printer, StartGateway, Stub, eventually, post
 
 from corrigenda.chat import Trace
+from corrigenda.edit import Edit
 from corrigenda.errors import CorrigendaError, UnknownName
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.gateway.admin.asking import Asker
@@ -192,6 +194,21 @@ def test_feedback_where_the_memory_keeps_it(as_role: As, memory: Memory) -> None
         return
     assert answer.status_code == 201
     assert as_role("reader", "*").post("/feedback", json={"query": "x", "clarification": "y"}).status_code == 403
+
+
+def test_a_roll_back_takes_what_was_derived_along(as_role: As, memory: Memory) -> None:
+    api = as_role()
+    for number in range(6):  # some ids come before those of their parents
+        subject, target = f"Peru{number}", f"Cusco{number}"
+        parent = memory.add(f"The capital of {subject} is", target, subject=subject, relation="capital")
+        memory.add_consequences([Edit(f"{target} is the capital of", subject, subject=target, parent=parent.id)])
+    memory.add("The capital of Chile is", "Arica", subject="Chile", valid_from=datetime.now(UTC) + timedelta(days=1))
+    whole = {edit.id for edit in memory.state(13)}
+    back = api.post("/rollback", json={"version": 0})
+    assert (back.status_code, back.json()["retracted"]) == (200, 13)
+    assert memory.state(memory.version) == ()
+    assert api.post("/rollback", json={"version": 13}).json()["restored"] == 13
+    assert {edit.id for edit in memory.state(memory.version)} == whole
 
 
 def test_asking_keeps_nobody_from_anything_else(
