@@ -43,18 +43,51 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: floa
             return b"".join(chunks)
 
 
-async def stream_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives; see :func:`read_body`. ``seconds`` is the longest silence."""
-    size = 0
-    while True:
-        chunk, more = await _message(receive, seconds)
-        size += len(chunk)
-        if size > limit:
+class StreamedBody:
+    """A body that is handed on while it arrives: an iterable of chunks. See :func:`read_body`.
+
+    Args:
+        scope: Of ASGI, as the next.
+        receive: Nobody else may read from it until the body is ``over``.
+        limit: Most bytes.
+        seconds: Longest silence.
+
+    Attributes:
+        over: Set once nothing more of it is to be expected.
+        failure: Why it did not arrive; ``None`` if nothing is wrong. Whoever sends the chunks on may hide the error.
+
+    Raises:
+        Refusal: 413 when it is declared to be longer than ``limit``.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, *, limit: int, seconds: float) -> None:
+        if declared_length(scope) > limit:
             raise _too_large(limit)
-        if chunk:
-            yield chunk
-        if not more:
-            return
+        self._receive, self._limit, self._seconds = receive, limit, seconds
+        self.over = asyncio.Event()
+        self.failure: Refusal | ClientGone | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._chunks():
+                yield chunk
+        except (Refusal, ClientGone) as error:
+            self.failure = error
+            raise
+        finally:
+            self.over.set()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        size = 0
+        while True:
+            chunk, more = await _message(self._receive, self._seconds)
+            size += len(chunk)
+            if size > self._limit:
+                raise _too_large(self._limit)
+            if chunk:
+                yield chunk
+            if not more:
+                return
 
 
 def declared_length(scope: Scope) -> int:

@@ -16,7 +16,7 @@ from corrigenda.chat import Trace
 from corrigenda.errors import CorrigendaError
 from corrigenda.middleware.desk import joined
 from corrigenda.middleware.gateway.access import Access
-from corrigenda.middleware.gateway.bodies import ClientGone, read_body, stream_body
+from corrigenda.middleware.gateway.bodies import ClientGone, StreamedBody, read_body
 from corrigenda.middleware.gateway.consulting import Consulting
 from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events, usage_wanted
 from corrigenda.middleware.gateway.metrics import Outcome
@@ -119,10 +119,10 @@ class Proxy:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         seen.outcome = "passed"
-        body: Any = b""
-        if scope["method"] in ("POST", "PUT", "PATCH"):
-            body = stream_body(scope, receive, limit=self.settings.max_body, seconds=self.settings.body_seconds)
+        body: bytes | StreamedBody = b""
         try:
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                body = StreamedBody(scope, receive, limit=self.settings.max_body, seconds=self.settings.body_seconds)
             seen.status = await self.upstream.forward(scope, receive, send, body)
         except Refusal:
             seen.outcome = "refused"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
-from corrigenda.middleware.gateway.bodies import disconnected
+from corrigenda.middleware.gateway.bodies import ClientGone, StreamedBody, disconnected
 from corrigenda.middleware.gateway.replies import Refusal, send_problem
 from corrigenda.middleware.gateway.settings import Settings, upstream_base
 
@@ -128,7 +128,7 @@ class Upstream:
         scope: Scope,
         receive: Receive,
         send: Send,
-        body: bytes | AsyncIterator[bytes],
+        body: bytes | StreamedBody,
         *,
         extra: Sequence[Header] = (),
         amend: Amend | None = None,
@@ -145,11 +145,13 @@ class Upstream:
 
         Returns:
             The status that the client saw; 499 for a client that went away first.
+
+        Raises:
+            Refusal: The body is too long, or too slow.
+            ClientGone: The client went away before its body was there.
         """
         work = asyncio.ensure_future(self._exchange(scope, send, body, extra, amend))
-        if not isinstance(body, bytes):
-            return await work  # the body is still being read from ``receive``; nobody else may
-        gone = asyncio.ensure_future(disconnected(receive))
+        gone = asyncio.ensure_future(_left(body, receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -166,7 +168,7 @@ class Upstream:
         self,
         scope: Scope,
         send: Send,
-        body: bytes | AsyncIterator[bytes],
+        body: bytes | StreamedBody,
         extra: Sequence[Header],
         amend: Amend | None,
     ) -> int:
@@ -196,6 +198,9 @@ class Upstream:
                 await send({"type": "http.response.body", "body": b""})
                 return response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = None if isinstance(body, bytes) else body.failure
+            if isinstance(failure, ClientGone) or (failure is not None and not started):
+                raise failure from None  # it is not the upstream's
             if started:
                 # An answer that broke off must not look whole: the server closes the connection without an end.
                 log.warning("upstream broke off after the answer had begun: %s", type(error).__name__)
@@ -206,7 +211,14 @@ class Upstream:
             return refusal.status
 
 
-def _sent(headers: Iterable[Header], body: bytes | AsyncIterator[bytes]) -> CIMultiDict[str]:
+async def _left(body: bytes | StreamedBody, receive: Receive) -> None:
+    """Return when the client went away, its request being complete; while it is not, its body is told."""
+    if not isinstance(body, bytes):
+        await body.over.wait()
+    await disconnected(receive)
+
+
+def _sent(headers: Iterable[Header], body: bytes | StreamedBody) -> CIMultiDict[str]:
     pairs = list(headers)
     # A body that was read has the length it has; one that is passed on while it arrives keeps the caller's word.
     dropped = (
