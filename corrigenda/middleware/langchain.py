@@ -39,7 +39,7 @@ try:
     from pydantic import ConfigDict, PrivateAttr
 
     from corrigenda.middleware.langchain_local import LocalChatModel
-    from corrigenda.middleware.langchain_messages import Reviser
+    from corrigenda.middleware.langchain_messages import Reviser, identity
 except ImportError as error:
     raise MissingExtra.named("langchain", error.name or "langchain_core") from error
 
@@ -85,6 +85,8 @@ class EditedChatModel(BaseChatModel):
         """Set up what decides."""
         super().model_post_init(context)
         self._reviser = Reviser(self.memory, namespace=self.namespace, strategy=self.strategy, scope=self.scope)
+        if self.rate_limiter is None:  # the inner model's, which it asks for itself only when it is called from outside
+            self.rate_limiter = self.inner.rate_limiter
 
     @property
     def _llm_type(self) -> str:
@@ -92,7 +94,7 @@ class EditedChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {**self.inner._identifying_params, "ledger_version": self.memory.version, "namespace": self.namespace}
+        return {**self.inner._identifying_params, **identity(self.memory, self.namespace, self._reviser.desk.strategy)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self.inner._get_ls_params(stop=stop, **kwargs)

@@ -12,11 +12,13 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict
 
-from corrigenda.chat import Message
-from corrigenda.middleware.langchain_messages import ROLES
+from corrigenda.chat import Message, Role
+from corrigenda.middleware.langchain_messages import identity, role_of
 
 if TYPE_CHECKING:
     from corrigenda.middleware.generate import EditedModel
+
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
 
 class LocalChatModel(BaseChatModel):
@@ -40,7 +42,9 @@ class LocalChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.edited.lm.name, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        edited: EditedModel = self.edited
+        own = {"model": edited.lm.name, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        return {**own, **identity(edited.memory, edited.namespace, edited.strategy)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -100,6 +104,5 @@ class LocalChatModel(BaseChatModel):
 
 def _turns(messages: Sequence[BaseMessage]) -> list[Message]:
     """Return the messages as turns of text; tools' results are told as the user's."""
-    roles: dict[str, Any] = ROLES
-    turns = [Message(roles.get(message.type, "user"), str(message.text)) for message in messages]
-    return [turn for turn in turns if turn.content.strip()]
+    turns = [(role_of(message), str(message.text)) for message in messages]
+    return [Message(_ROLES.get(role, "user"), text) for role, text in turns if text.strip()]

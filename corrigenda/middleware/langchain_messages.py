@@ -6,16 +6,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    convert_to_messages,
+)
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from langchain_core.runnables.config import run_in_executor
 
 from corrigenda.chat import Trace
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.desk import Desk
+from corrigenda.middleware.strategies.base import Strategy
 
-ROLES = {"human": "user", "ai": "assistant", "system": "system"}
-"""LangChain's types of messages by OpenAI's roles."""
+_KINDS = ((HumanMessage, "user"), (AIMessage, "assistant"), (SystemMessage, "system"))
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+def role_of(message: BaseMessage) -> str:
+    """Return OpenAI's role for ``message``, a piece of a stream for one; LangChain's own type where there is none."""
+    for kind, role in _KINDS:
+        if isinstance(message, kind):
+            return role
+    return _ROLES.get(message.role, message.role) if isinstance(message, ChatMessage) else message.type
+
+
+def identity(memory: Memory, namespace: str, strategy: Strategy) -> dict[str, Any]:
+    """Return what answers depend on besides the model, for LangChain's caches: with any of it another answer is due."""
+    memory.refresh()  # what other processes wrote counts, too
+    return {"ledger_version": memory.version, "namespace": namespace, "strategy": strategy.name}
 
 
 class Reviser:
@@ -58,8 +80,7 @@ class Reviser:
 def _rows(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Return the messages as turns of a request body; ``place`` survives when a turn's text is changed."""
     return [
-        {"role": ROLES.get(message.type, message.type), "content": message.content, "place": place}
-        for place, message in enumerate(messages)
+        {"role": role_of(message), "content": message.content, "place": place} for place, message in enumerate(messages)
     ]
 
 

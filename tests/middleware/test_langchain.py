@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+from langchain_core.caches import InMemoryCache
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    HumanMessageChunk,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, Field
@@ -28,6 +40,7 @@ from corrigenda.middleware.langchain import (
     EditRetriever,
     EditRunnable,
     LangChainEncoder,
+    LocalChatModel,
 )
 from corrigenda.testing import FixedEncoder
 
@@ -145,6 +158,52 @@ class TestEditedChatModel:
 
     def test_namespaces(self, inner: Any, memory: Memory) -> None:
         assert "Astana" not in EditedChatModel(inner=inner, memory=memory, namespace="other").invoke(PROMPT).text
+
+    @pytest.mark.parametrize("kind", [HumanMessageChunk, partial(ChatMessage, role="user")])
+    def test_other_kinds_of_messages(self, memory: Memory, kind: Any) -> None:
+        inner = Recorder()
+        said = [AIMessageChunk(content="Kazakhstan is large."), kind(content="What is its capital?")]
+        assert "Astana" in EditedChatModel(inner=inner, memory=memory).invoke([kind(content=PROMPT)]).text
+        assert "Astana" in EditedChatModel(inner=inner, memory=memory).invoke(said).text
+        assert inner.heard[-1][0][0] is said[0]
+
+    def test_the_inner_models_rate_limiter_is_asked(self, memory: Memory) -> None:
+        class Limiter(BaseRateLimiter):
+            asked = 0
+
+            def acquire(self, *, blocking: bool = True) -> bool:
+                self.asked += 1
+                return True
+
+            async def aacquire(self, *, blocking: bool = True) -> bool:
+                return self.acquire()
+
+        limiter = Limiter()
+        edited = EditedChatModel(inner=Streamer(rate_limiter=limiter), memory=memory)
+        edited.invoke(PROMPT)
+        list(edited.stream(PROMPT))
+        edited.bind_tools([{"name": "look"}]).invoke(PROMPT)
+        assert limiter.asked == 3
+
+
+class TestCache:
+    def test_other_edits_other_answers(self, memory: Memory, tmp_path: Path) -> None:
+        inner, cache = Recorder(), InMemoryCache()
+        edited = EditedChatModel(inner=inner, memory=memory, cache=cache)
+        assert [("Astana" in edited.invoke(PROMPT).text) for _ in range(2)] == [True, True]
+        assert len(inner.heard) == 1
+        with Memory.open(tmp_path / "facts.db", encoder=FixedEncoder()) as other:
+            other.add(PROMPT, "Oral", subject="Kazakhstan", relation="capital")
+        assert "Oral" in edited.invoke(PROMPT).text
+        plain = EditedChatModel(inner=inner, memory=memory, cache=cache, strategy="ike")
+        assert "Oral" in plain.invoke(PROMPT).text
+        assert len(inner.heard) == 3
+
+    def test_a_local_models_answers_are_not_kept_beyond_an_edit(self, memory: Memory, edited: Any, llama: Any) -> None:
+        model = LocalChatModel(edited=edited(llama), max_tokens=4, cache=InMemoryCache())
+        assert "Astana" in model.invoke(PROMPT).text
+        memory.retract(memory.live()[0].id)
+        assert "Astana" not in model.invoke(PROMPT).text
 
 
 class TestEditRunnable:
