@@ -20,6 +20,8 @@ if [ -e "$plan" ]; then
   corrigenda consolidate run "$plan" --promote "${PUBLISH_AS:-lora}" $servers || result=$?
   # 0 promoted, 1 the gate let nothing through, 2 refused: each is an end. Killed is not: the plan stays.
   [ "$result" -le 2 ] && mv "$plan" "$plan.done"
+  # What the gate refused is no failure: who restarts what failed would plan the same edits again at once.
+  [ "$result" -eq 1 ] && result=0
 fi
 corrigenda consolidate probation --check --retire
 exit "$result"

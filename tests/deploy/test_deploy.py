@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 TEXTS = {
     path.name: path.read_text() for path in DEPLOY.rglob("*") if path.suffix in (".yml", ".yaml", ".json", ".service")
 }
+
+SERVICES = ("corrigenda.service", "corrigenda-consolidate.service")
+COMMAND = """#!/bin/sh
+echo "$2" >> "$LOG"
+case "$2" in
+  plan) while [ "$1" != --out ]; do shift; done; touch "$2" ;;
+  run) exit "$RESULT" ;;
+esac
+"""
 
 
 def known_metrics() -> set[str]:
@@ -68,3 +79,33 @@ def test_the_image_runs_as_nobody_in_particular() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
     assert "HEALTHCHECK" in text
+
+
+def test_both_services_have_one_user_and_the_group_reads_editions() -> None:
+    units = [dict(re.findall(r"^(\w+)=(.*)$", TEXTS[name], re.MULTILINE)) for name in SERVICES]
+    for unit in units:
+        assert "DynamicUser" not in unit  # it would take the state directory from the other service's user
+        assert unit["User"] == unit["Group"] == "corrigenda"
+        assert (unit["StateDirectory"], unit["StateDirectoryMode"]) == ("corrigenda", "0750")
+    assert "CORRIGENDA_EDITIONS=/var/lib/corrigenda/" in TEXTS[SERVICES[1]]
+    assert [unit["UMask"] for unit in units] == ["0077", "0027"]
+    assert "\nu corrigenda " in (DEPLOY / "systemd" / "corrigenda-sysusers.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "left"), [(0, 0, ".done"), (1, 0, ".done"), (2, 2, ".done"), (137, 137, ".json")]
+)
+def test_a_round_that_the_gate_refused_has_not_failed(tmp_path: Path, result: int, status: int, left: str) -> None:
+    (tmp_path / "corrigenda").write_text(COMMAND)
+    (tmp_path / "corrigenda").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PLANS": str(tmp_path / "plans"),
+        "LOG": str(tmp_path / "log"),
+        "RESULT": str(result),
+    }
+    done = subprocess.run([str(DEPLOY / "consolidate.sh")], env=environment, check=False, timeout=60)
+    assert done.returncode == status
+    assert (tmp_path / "log").read_text().split() == ["plan", "run", "probation"]
+    (plan,) = (tmp_path / "plans").iterdir()
+    assert plan.suffix == left
