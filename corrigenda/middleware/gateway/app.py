@@ -64,7 +64,7 @@ class Gateway:
         shadowing: Looks at what edited weights say alone; nobody, by default.
 
     Raises:
-        InvalidRequest: Neither or both of upstream and model, or no URL.
+        InvalidRequest: Neither or both of upstream and model, no URL, or a strategy that is not for upstreams.
     """
 
     def __init__(
@@ -85,6 +85,11 @@ class Gateway:
     ) -> None:
         if (upstream is None) == (model is None):
             raise InvalidRequest("a gateway needs an upstream or a model, one of them")
+        if upstream is not None and strategy is not None and getattr(strategy, "asks_model", False):
+            raise InvalidRequest(
+                f"the strategy {strategy.name!r} asks the model itself, which nobody pays for behind an upstream",
+                remedy="Serve a local model (--model), or choose another strategy: auto, graph or ike.",
+            )
         self.memory = memory
         self.settings = settings or Settings()
         self.keys = keys

@@ -164,6 +164,8 @@ class MeLLo:
     """
 
     name = "mello"
+    asks_model = True
+    """It thinks aloud in the model's own words, which a gateway cannot ask for on a client's account."""
 
     def __init__(self, *, floor: float = FLOOR, otherwise: Strategy | None = None) -> None:
         if not -1 <= floor <= 1:

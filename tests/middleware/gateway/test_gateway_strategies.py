@@ -9,8 +9,10 @@ import pytest
 from gateway_harness import StartGateway, Stub, post
 
 from corrigenda.chat import Chat
+from corrigenda.errors import InvalidRequest
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
+from corrigenda.middleware.gateway.app import Gateway
 from corrigenda.middleware.gateway.consulting import Consulting
 from corrigenda.middleware.strategies.base import Plan, create
 
@@ -126,3 +128,8 @@ def test_one_text_may_be_the_strategys_own(stub: Stub, start: StartGateway, edit
     odd = json.dumps({"model": "\ud800", "messages": CONVERSATION}).encode()
     assert post(url + "/v1/chat/completions", content=odd).json()["model"] == "\ud800"
     assert stub.seen == []
+
+
+def test_a_strategy_that_asks_the_model_is_refused_at_the_start(stub: Stub, edited: Memory) -> None:
+    with pytest.raises(InvalidRequest, match="asks the model itself"):
+        Gateway(edited, upstream=stub.url, strategy=create("mello"))
