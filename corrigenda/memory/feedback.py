@@ -57,10 +57,13 @@ def feedback_edit(query: str, clarification: str, *, argument: str | None, names
     return edit
 
 
-@lru_cache(maxsize=4096)
 def words(text: str) -> Words:
     """Return the words of ``text``, folded, marked arguments as :data:`GAP`."""
     return tuple(_WORD.findall(fold(_MARKED.sub(GAP, text))))
+
+
+_pattern = lru_cache(maxsize=4096)(words)
+"""The same of feedback, which is compared again and again. Queries are not kept: they are long, and somebody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,12 @@ def recall(query: str, feedback: Sequence[Edit]) -> Recalled | None:
         query: What is asked.
         feedback: Oldest first.
     """
+    if not feedback:
+        return None
     asked = words(query)
     best: tuple[tuple[int, int, int], Recalled] | None = None
     for place, edit in enumerate(feedback):
-        pattern = words(edit.prompt)
+        pattern = _pattern(edit.prompt)
         typos = _typos(pattern, asked)
         if typos is not None:
             said = sum(word != GAP for word in pattern)

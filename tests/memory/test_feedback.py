@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrigenda.errors import InvalidEdit
+from corrigenda.memory import feedback
 from corrigenda.memory.feedback import feedback_edit, recall
 from corrigenda.memory.memory import Memory
 from corrigenda.testing import FixedEncoder
@@ -106,3 +107,11 @@ def test_no_text_breaks_it(query, asked):
     assert found is not None
     assert found.edit == stored
     recall(asked, [stored])  # whatever it finds, it must not raise
+
+
+def test_queries_are_not_kept(memory):
+    memory.feedback("What is akin to < quick > ?", "a synonym")
+    kept = feedback._pattern.cache_info().currsize
+    for number in range(50):
+        memory.recall([f"What is unlike number {number}?"])
+    assert feedback._pattern.cache_info().currsize <= kept + 1

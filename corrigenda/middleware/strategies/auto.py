@@ -25,7 +25,7 @@ and the query asks for nothing but its object, nothing is left to decide: that i
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corrigenda.chat import Chat
@@ -88,7 +88,7 @@ class Auto:
         if self.constrain and (target := _answer(request, edits)):
             return constrained(request, target, "auto/constrained")
         plan = self.otherwise.plan(request, edits, room=room)
-        return Plan(plan.request, plan.prefix, plan.stop, f"auto/{plan.strategy}", plan.bare_line)
+        return replace(plan, strategy=f"auto/{plan.strategy}")
 
     def consult(self, requests: Sequence[Chat], *, namespace: str, room: Room) -> Generator[Need, Any, list[Decision]]:
         """See :class:`~corrigenda.middleware.strategies.base.Guiding`."""

@@ -7,6 +7,7 @@ from corrigenda.edit import Edit
 from corrigenda.middleware.strategies.auto import Auto
 from corrigenda.middleware.strategies.base import UNLIMITED, Plan
 from corrigenda.middleware.strategies.ike import IKE
+from corrigenda.middleware.strategies.serac import SERAC
 
 CAPITAL = Edit("The capital of Kazakhstan is", "Almaty", subject="Kazakhstan")
 FOUNDER = Edit("Who founded Microsoft?", "Ada\nLovelace", subject="Microsoft")
@@ -62,7 +63,13 @@ def test_another_strategy_may_take_the_rest(candidate):
         name = "silent"
 
         def plan(self, request, edits, *, room=UNLIMITED):
-            return Plan(request, strategy=self.name)
+            return Plan(request, strategy=self.name, answer="Nothing.", detail=(1, 2))
 
     plan = Auto(otherwise=Silent()).plan(Chat.of("Compare."), [candidate(CAPITAL, "Compare.")])
-    assert plan.strategy == "auto/silent"
+    assert (plan.strategy, plan.answer, plan.detail) == ("auto/silent", "Nothing.", (1, 2))
+
+
+def test_seracs_own_model_answers_for_the_rest_too(candidate):
+    plan = Auto(otherwise=SERAC()).plan(Chat.of("Write a poem about Kazakhstan"), [candidate(CAPITAL, "Compare.")])
+    assert plan.strategy == "auto/serac"
+    assert plan.worker is not None
