@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 FAILED = 2
 """Exit code of a command that refused its input or could not do its work."""
+CRASHED = 70
+"""Exit code after an error that nobody foresaw; 1, Python's own, is an answer: the gate is closed, a check failed."""
 
 MemoryPath = Annotated[
     Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -31,7 +32,7 @@ from corrigenda.cli import (
     trace,
 )
 from corrigenda.cli import eval as evaluation
-from corrigenda.cli.common import CorrigendaGroup
+from corrigenda.cli.common import CRASHED, CorrigendaGroup
 
 app = typer.Typer(
     cls=CorrigendaGroup,
@@ -81,5 +82,14 @@ def main(
     """Correct what a language model knows, without retraining it."""
 
 
+def command() -> None:
+    """Run the command line; what nobody foresaw shows its traceback and exits with :data:`CRASHED`."""
+    try:
+        app()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(CRASHED)
+
+
 if __name__ == "__main__":
-    app()
+    command()

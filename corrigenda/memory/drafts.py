@@ -44,7 +44,9 @@ def remark(name: str, text: str | None) -> str | None:
     Raises:
         InvalidRequest: Too long, or not text.
     """
-    return clean_text(name, text, _LONGEST_REMARK, InvalidRequest) if text else None
+    if text is None or text == "" or str(text).isspace():
+        return None
+    return clean_text(name, text, _LONGEST_REMARK, InvalidRequest)
 
 
 def storable(changes: Mapping[str, Any]) -> dict[str, Any]:

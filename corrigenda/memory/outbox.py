@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -13,11 +14,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from corrigenda.errors import ConflictingEdit, InvalidEdit, InvalidRequest, UnknownEdit, brief
+from corrigenda.errors import (
+    ConflictingEdit,
+    InvalidEdit,
+    InvalidRequest,
+    StoreBusy,
+    StoreNotWritable,
+    StoreUnavailable,
+    UnknownEdit,
+    brief,
+)
 from corrigenda.memory.files import translated
 
 _IMPOSSIBLE = (InvalidEdit, ConflictingEdit, UnknownEdit, InvalidRequest)
-"""What is wrong with an intent itself. All else is wrong with the ledger or the encoder, and may pass."""
+"""What is wrong with an intent itself."""
+_PASSING = (StoreUnavailable, StoreBusy, StoreNotWritable)
+"""What is wrong with the ledger as a whole, and passes. All else may be either: an encoder that is away, or one that
+cannot take this very text."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Outbox:
 
     Attributes:
         obstacle: What ended the last delivery before its time; empty for nothing.
+        patience: How long one intent may keep the others waiting by an error that is not the ledger's own, seconds.
 
     Raises:
         StoreNotWritable: The folder or the disk refuses.
@@ -52,6 +66,8 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.obstacle = ""
+        self.patience = 600.0
+        self._stuck = (-1, 0.0)  # place of the intent in front, and since when it fails
         self._lock = threading.Lock()
         with translated(path):
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -88,7 +104,7 @@ class Outbox:
         """Carry out what waits, in order, and forget it; return how many.
 
         One that is impossible is put aside, with the reason. Any other error ends the delivery and keeps the rest: what
-        was acknowledged is not dropped because a server is full for a while.
+        was acknowledged is not dropped because a server is full for a while. But none blocks the others for ever.
         """
         done, self.obstacle = 0, ""
         while True:
@@ -104,14 +120,23 @@ class Outbox:
             except _IMPOSSIBLE as error:
                 refused = str(error)
             except Exception as error:  # encoders may raise anything
-                self.obstacle = brief(error)
-                return done
+                if isinstance(error, _PASSING) or not self._blocks(place):
+                    self.obstacle = brief(error)
+                    return done
+                refused = brief(error)
             with self._lock, translated(self.path):
                 if refused is None:
                     self._db.execute("DELETE FROM intents WHERE place = ?", (place,))
                     done += 1
                 else:
                     self._db.execute("UPDATE intents SET refused = ? WHERE place = ?", (refused, place))
+
+    def _blocks(self, place: int) -> bool:
+        """Tell whether the intent at ``place`` has failed for longer than the others may wait."""
+        now = time.monotonic()
+        if self._stuck[0] != place:
+            self._stuck = place, now
+        return now - self._stuck[1] >= self.patience
 
     def close(self) -> None:
         """Close the file."""

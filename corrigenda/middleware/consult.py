@@ -199,7 +199,7 @@ def _feasible(decisions: list[Decision], means: Means) -> list[Decision]:
     """Return ``decisions``; refuse answers of our own where all that can be done is to change a request."""
     if means.lm is None and means.ask is None and not means.answers:
         for item in decisions:
-            if item.plan is not None and item.plan.own:
+            if item.plan is not None and (item.plan.answer is not None or item.plan.worker is not None):
                 raise CorrigendaError(
                     f"the strategy {item.trace.strategy!r} answers by itself, but here only requests can be changed",
                     remedy="Use it with EditedModel or corrigenda.middleware.front.Front, or choose auto or ike.",

@@ -8,7 +8,7 @@ from typing import Any
 from corrigenda.chat import Chat, Trace
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
-from corrigenda.middleware.briefing import Briefing, in_turns
+from corrigenda.middleware.briefing import Briefing, briefed, in_turns
 from corrigenda.middleware.consult import Decision, consult, drive, drive_async
 from corrigenda.middleware.strategies.base import Strategy, create
 from corrigenda.middleware.wire import Asked, Endpoint, asked, revised
@@ -57,7 +57,8 @@ class Desk:
 def _applied(
     endpoint: Endpoint, body: Mapping[str, Any], questions: Sequence[Asked], decisions: Sequence[Decision]
 ) -> tuple[Mapping[str, Any], Trace]:
-    decisions = [in_turns(decision) for decision in decisions]
+    # Nobody can begin a reply here: where a walk has arrived, its facts go in front of the question.
+    decisions = [briefed(item) if item.plan is not None and item.plan.prefix else in_turns(item) for item in decisions]
     trace = decisions[0].trace if decisions else Trace()
     for question, decision in zip(questions, decisions, strict=True):
         if decision.plan is None:

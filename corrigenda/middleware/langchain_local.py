@@ -18,7 +18,7 @@ from corrigenda.middleware.langchain_messages import identity, role_of
 if TYPE_CHECKING:
     from corrigenda.middleware.generate import EditedModel
 
-_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 
 class LocalChatModel(BaseChatModel):

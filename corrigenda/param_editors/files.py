@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -114,7 +115,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, 
         save_file(_apart(tensors), draft, metadata=meta)
         draft.replace(path)
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{path} cannot be written: {error}") from error
+        raise OSError(errno.EIO, str(error), str(path)) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from corrigenda.cli import main
+from corrigenda.cli.common import CRASHED
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -26,3 +29,14 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     result = run(*arguments, tmp_path, "--json")
     assert result.exit_code == 2
     assert "cannot be written to" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_what_nobody_foresaw_is_told_from_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(main, "app", broken)
+    with pytest.raises(SystemExit) as exit:
+        main.command()
+    assert exit.value.code == CRASHED == 70
+    assert "ZeroDivisionError: oops" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_remarks_are_text(memory: Memory, capital: Capital) -> None:
     with pytest.raises(InvalidRequest, match="reason"):
         memory.amend(edit.id, reason="\ud800", tags=("x",))
     assert memory.version == 1
-    memory.retract(edit.id, reason=" moved ", author="")
+    memory.retract(edit.id, reason=" moved ", author="  ")
     assert [(event.reason, event.author) for event in memory.history(edit.id)[1:]] == [("moved", None)]
 
 

@@ -42,6 +42,7 @@ from corrigenda.middleware.langchain import (
     LangChainEncoder,
     LocalChatModel,
 )
+from corrigenda.middleware.langchain_local import _turns
 from corrigenda.testing import FixedEncoder
 
 PROMPT = "The capital of Kazakhstan is"
@@ -166,6 +167,9 @@ class TestEditedChatModel:
         assert "Astana" in EditedChatModel(inner=inner, memory=memory).invoke([kind(content=PROMPT)]).text
         assert "Astana" in EditedChatModel(inner=inner, memory=memory).invoke(said).text
         assert inner.heard[-1][0][0] is said[0]
+
+    def test_a_developers_message_is_no_question(self) -> None:
+        assert [turn.role for turn in _turns([ChatMessage(role="developer", content="Be terse")])] == ["system"]
 
     def test_the_inner_models_rate_limiter_is_asked(self, memory: Memory) -> None:
         class Limiter(BaseRateLimiter):

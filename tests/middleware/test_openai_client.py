@@ -134,3 +134,14 @@ async def test_async(server: Server, memory: Memory) -> None:
 def test_what_is_no_client(memory: Memory) -> None:
     with pytest.raises(InvalidRequest, match="no client"):
         wrap(object(), memory)
+
+
+def test_a_walk_that_has_arrived_puts_its_facts_in_front(server: Server, tmp_path: Path, name_judge: Any) -> None:
+    with Memory.open(tmp_path / "hops.db", encoder=FixedEncoder()) as memory:
+        memory.add(PROMPT, "Astana", subject="Kazakhstan", relation="capital")
+        memory.add("The mayor of Astana is", "Zhenis", subject="Astana", relation="mayor")
+        question = [{"role": "user", "content": "Who is the mayor of the capital of Kazakhstan?"}]
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{server.server_port}/v1", api_key="k") as bare:
+            client = wrap(bare, memory, strategy="graph", scope=Scope(memory, judge=name_judge()))
+            client.chat.completions.create(model="m", messages=question)
+    assert "Zhenis" in server.seen[-1]["messages"][-1]["content"]

@@ -35,7 +35,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/responses": "responses",
 }
 """Paths whose bodies are looked at; everything else under /v1 passes through as a stream."""
-_MORE = ("tools", "functions", "logprobs", "top_logprobs", "echo", "audio")
+_MORE = ("tools", "functions", "logprobs", "top_logprobs", "echo", "audio", "suffix")
 """Fields that ask for more than a text, or for another one."""
 
 
@@ -201,7 +201,7 @@ def _plain(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
 
     Not so: several prompts or choices, tools to be called, a form to be kept to, an answer to be looked up later.
     """
-    if body.get("n") not in (None, 1) or any(_given(body, name) for name in _MORE):
+    if any(body.get(name) not in (None, 1) for name in ("n", "best_of")) or any(_given(body, name) for name in _MORE):
         return False
     if endpoint == "completions":
         return isinstance(body["prompt"], str) or len(body["prompt"]) == 1
@@ -210,7 +210,8 @@ def _plain(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
     else:
         text = body.get("text")
         form = text.get("format") if isinstance(text, dict) else None
-    return form in (None, {"type": "text"}) and (endpoint == "chat" or body.get("store") is False)
+    unkept = (None, False) if endpoint == "chat" else (False,)  # each by its default
+    return form in (None, {"type": "text"}) and body.get("store") in unkept
 
 
 def _given(body: Mapping[str, Any], name: str) -> bool:

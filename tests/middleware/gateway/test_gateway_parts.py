@@ -145,6 +145,10 @@ class TestAttention:
         assert memory.live() == ()
         assert attention.may_concern(asking("When may I come in? Please tell me."), "default")
 
+    def test_namespaces_are_read_as_edits_keep_them(self, memory: Memory) -> None:
+        memory.add("Our office hours are now", "nine to five", namespace="cafe\u0301")
+        assert Attention(memory).may_concern(asking("When may I come in?"), "cafe\u0301")
+
     def test_an_edit_without_a_name_is_found_by_meaning_only(self, memory: Memory) -> None:
         attention = Attention(memory)
         edit = memory.add("The colour of the sky at noon is", "green")

@@ -14,6 +14,7 @@ from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
 from corrigenda.middleware.gateway.app import Gateway
 from corrigenda.middleware.gateway.consulting import Consulting
+from corrigenda.middleware.gateway.proxy import _plain
 from corrigenda.middleware.strategies.base import Plan, create
 
 QUESTION = "What is the capital of Kazakhstan?"
@@ -133,3 +134,19 @@ def test_one_text_may_be_the_strategys_own(stub: Stub, start: StartGateway, edit
 def test_a_strategy_that_asks_the_model_is_refused_at_the_start(stub: Stub, edited: Memory) -> None:
     with pytest.raises(InvalidRequest, match="asks the model itself"):
         Gateway(edited, upstream=stub.url, strategy=create("mello"))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "plain"),
+    [
+        ("chat", {"messages": []}, True),
+        ("chat", {"messages": [], "store": True}, False),
+        ("responses", {"input": "x"}, False),
+        ("responses", {"input": "x", "store": False}, True),
+        ("completions", {"prompt": "x"}, True),
+        ("completions", {"prompt": "x", "suffix": "y"}, False),
+        ("completions", {"prompt": "x", "best_of": 3}, False),
+    ],
+)
+def test_what_may_be_answered_with_one_text(endpoint: Any, body: dict[str, Any], plain: bool) -> None:
+    assert _plain(endpoint, body) is plain

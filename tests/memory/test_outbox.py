@@ -1,0 +1,47 @@
+"""The outbox by itself: what waits, what is put aside, what may not block the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corrigenda.errors import StoreUnavailable
+from corrigenda.memory.outbox import Intent, Outbox
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    made = Outbox(tmp_path / "outbox.db")
+    for name in ("poison", "one", "two"):
+        made.put(Intent("add", {"name": name}))
+    return made
+
+
+def test_one_that_always_fails_blocks_the_others_for_a_while_only(outbox: Outbox) -> None:
+    delivered = []
+
+    def carry_out(intent: Intent) -> None:
+        if intent.values["name"] == "poison":
+            raise ValueError("this text cannot be embedded")
+        delivered.append(intent.values["name"])
+
+    assert outbox.deliver(carry_out) == 0
+    assert "cannot be embedded" in outbox.obstacle
+    outbox.patience = 0.0
+    assert outbox.deliver(carry_out) == 2
+    assert delivered == ["one", "two"]
+    assert [reason for _, reason in outbox.refused()] == ["ValueError('this text cannot be embedded')"]
+    assert outbox.requeue() == 1
+    outbox.close()
+
+
+def test_a_ledger_that_is_away_may_be_away_for_long(outbox: Outbox) -> None:
+    def carry_out(intent: Intent) -> None:
+        raise StoreUnavailable("away")
+
+    outbox.patience = 0.0
+    for _ in range(3):
+        assert outbox.deliver(carry_out) == 0
+    assert (len(outbox), outbox.refused()) == (3, [])
+    outbox.close()
