@@ -11,11 +11,13 @@
 
 Hooks attach when the block is entered, all or none, and go when it is left, whatever happened inside. Blocks nest: the
 inner one sees what the outer one made of a value. Modules that return tuples or output objects are seen by their first
-element, the hidden states.
+element, the hidden states. A block concerns the thread that entered it: passes of other threads through the same
+modules are neither read nor changed.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -93,7 +95,7 @@ class Tap(_Hooks):
             if self._wanted[1]:
                 self.outputs[name] = self._kept(first_tensor(output))
 
-        return [module.register_forward_hook(read, with_kwargs=True)]
+        return [module.register_forward_hook(_of_this_thread(read), with_kwargs=True)]
 
     def _kept(self, value: torch.Tensor) -> torch.Tensor:
         return value.detach() if self._detach else value
@@ -131,8 +133,20 @@ class Override(_Hooks):
             return args, kwargs | {key: change(kwargs[key])}
 
         if self.side == "input":
-            return [module.register_forward_pre_hook(replace_input, with_kwargs=True)]
-        return [module.register_forward_hook(replace_output)]
+            return [module.register_forward_pre_hook(_of_this_thread(replace_input), with_kwargs=True)]
+        return [module.register_forward_hook(_of_this_thread(replace_output))]
+
+
+def _of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``hook`` so that it does nothing in passes of other threads than the one that attaches it."""
+    owner = threading.get_ident()
+
+    # Whatever the arguments: a pass of another thread may still call a hook that was just removed, and torch has
+    # forgotten by then that this one is given named arguments as well.
+    def own(module: Any, *rest: Any) -> Any:
+        return hook(module, *rest) if threading.get_ident() == owner else None
+
+    return own
 
 
 def first_tensor(output: Any) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """A model of which some blocks are passed by: a view that shares every weight, for passes that need only a part.
 
-The view is a copy of the module tree down to the list of blocks and no further, so that nothing is attached to the
-model itself: other threads, and other passes, see it as it is.
+The view is a copy of the module tree down to the list of blocks: other threads, and other passes, run the model with
+all its blocks. Those that the view does run are the model's own, and what is hooked to them is hooked to the model.
 
 Shapes: R rows, S columns, d hidden size.
 """

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -116,6 +118,47 @@ def test_one_object_may_be_entered_twice(model: nn.Sequential) -> None:
             assert torch.equal(model(8 * ONE), ONE)
         assert torch.equal(model(8 * ONE), -ONE)
     assert hooks_of(model) == 0
+
+
+def in_a_thread(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Begin ``work`` in another thread; what is returned waits for its result."""
+    said: list[torch.Tensor] = []
+    thread = threading.Thread(target=lambda: said.append(work()), daemon=True)
+    thread.start()
+
+    def result() -> torch.Tensor:
+        thread.join(20)
+        return said[0]
+
+    return result
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+def test_passes_of_other_threads_are_neither_read_nor_changed(model: nn.Sequential, side: Any) -> None:
+    with Override(model, {"1": torch.neg}, side=side), Tap(model, ["1"]) as tap:
+        assert torch.equal(in_a_thread(lambda: model(8 * ONE))(), ONE)
+        assert tap.inputs == tap.outputs == {}
+        assert torch.equal(model(8 * ONE), -ONE)
+    assert torch.equal(tap.outputs["1"], -2 * ONE)
+
+
+@pytest.mark.parametrize("kind", ["tap", "input"])
+def test_hooks_that_go_in_the_middle_of_another_thread_s_pass(model: nn.Sequential, kind: str) -> None:
+    reached, gone = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        """Stand before ours: torch has looked up by then which hooks it calls."""
+        reached.set()
+        assert gone.wait(20)
+
+    before = kind == "input"
+    handle = (model[1].register_forward_pre_hook if before else model[1].register_forward_hook)(wait)
+    with Override(model, {"1": torch.neg}, side="input") if before else Tap(model, ["1"]):
+        result = in_a_thread(lambda: model(8 * ONE))
+        assert reached.wait(20)
+    gone.set()
+    assert torch.equal(result(), ONE)
+    handle.remove()
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,50 @@ def test_other_threads_see_the_model_as_it_is(model, llama, edits, grace):
     assert not torch.equal(changed, before)
 
 
+def test_look_ups_of_several_threads_find_each_its_own_edit(model, llama, edits):
+    model.decide([Chat.of(PROMPTS[0])])  # trains
+    both = threading.Barrier(2)
+    found = {}
+
+    def look_up(place):
+        (decision,) = model.decide([Chat.of(PROMPTS[place])])
+        found[place] = [fired.edit_id for fired in decision.trace.fired]
+
+    def meet(*_):
+        both.wait(20)
+
+    # Both have attached what reads the keys before either pass begins, and keep it until both passes are over.
+    parts = (llama.model.get_input_embeddings(), llama.model.model.norm)
+    handles = [part.register_forward_hook(meet) for part in parts]
+    threads = [threading.Thread(target=look_up, args=[place]) for place in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for handle in handles:
+        handle.remove()
+    assert found == {0: [edits[0].id], 1: [edits[1].id]}
+
+
+def test_other_threads_see_the_model_as_it_is_while_values_are_trained(model, llama, edits):
+    ids = llama.tokenizer(BYSTANDERS[2], return_tensors="pt")
+    trains, heard, passes = threading.get_ident(), [], []
+
+    def meanwhile(*_):
+        if threading.get_ident() == trains:
+            thread = threading.Thread(target=lambda: heard.append(llama.model(**ids).logits))
+            passes.append(thread)
+            thread.start()
+            thread.join()
+
+    before = llama.model(**ids).logits
+    handle = llama.model.model.norm.register_forward_hook(meanwhile)
+    model.decide([Chat.of(PROMPTS[0])])
+    handle.remove()
+    assert len(heard) == len(passes) > 1
+    assert all(torch.equal(logits, before) for logits in heard)
+
+
 def test_namespaces_are_codebooks_apart(model, memory, llama, grace):
     memory.add(Edit(PROMPTS[0], TARGETS[0], namespace="theirs"))
     before = bare(model, PROMPTS[:1])
