@@ -79,6 +79,7 @@ def _both(tap: Tap) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     return tap.inputs, tap.outputs
 
 
+@torch.inference_mode(False)  # whoever asks may be in it, and its tensors can never be trained with
 def values(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],

@@ -192,6 +192,13 @@ def test_other_threads_see_the_model_as_it_is_while_values_are_trained(model, ll
     assert all(torch.equal(logits, before) for logits in heard)
 
 
+def test_values_are_trained_for_whoever_asks_in_inference_mode(model, edits):
+    with torch.inference_mode():
+        inside = [reply.text for reply in model.ask_batch(PROMPTS)]
+    assert inside != bare(model, PROMPTS)
+    assert [reply.text for reply in model.ask_batch(PROMPTS)] == inside
+
+
 def test_namespaces_are_codebooks_apart(model, memory, llama, grace):
     memory.add(Edit(PROMPTS[0], TARGETS[0], namespace="theirs"))
     before = bare(model, PROMPTS[:1])
