@@ -203,12 +203,14 @@ class _Laying:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         width = self.values.shape[1]
+        first = self.rows == 0
         if states.dim() == 3:
             self.rows = len(states)
-        elif not self.rows:  # OPT has rows and columns in one; the first pass holds the prompts and nothing else
+        elif first:  # OPT has rows and columns in one; the first pass holds the prompts and nothing else
             self.rows = states.numel() // (self.columns * width)
         whole = states.reshape(self.rows, -1, width)
-        if whole.shape[1] < self.columns:
+        # A later pass of one column is a new token after a cache, also where the prompt itself has no more than one.
+        if whole.shape[1] < self.columns or (whole.shape[1] == 1 and not first):
             return states
         changed = whole.clone()
         each = self.rows // len(self.values)  # beams, or several sequences a row

@@ -80,6 +80,15 @@ def test_the_value_stays_at_the_prompts_end_with_and_without_a_cache(model, edit
     assert cached == plain
 
 
+def test_the_value_of_a_prompt_of_one_token_is_laid_there_only(model, memory, llama):
+    assert len(token_ids(llama, "user")) == 1
+    memory.add("user", "the system story")
+    cached = model.ask("user", max_new_tokens=10, stop=())
+    plain = model.ask("user", max_new_tokens=10, stop=(), use_cache=False)
+    assert cached.trace.fired
+    assert cached.text == plain.text
+
+
 def test_beams_of_one_row_share_its_value(model, edits):
     together = model.ask_batch(PROMPTS, num_beams=2, max_new_tokens=8)
     alone = [model.ask(prompt, num_beams=2, max_new_tokens=8).text for prompt in PROMPTS]
