@@ -1,7 +1,8 @@
 """A drop-in for transformers' ``generate``: token ids in, token ids out.
 
 Rows that no edit concerns never see this file: when nothing fires, the call goes to the model with the caller's own
-arguments; in a mixed batch they run as a batch of their own with those arguments.
+arguments; in a mixed batch they run as a batch of their own with those arguments. A cache belongs to the whole batch
+and the caller's own tokens: where an edit fires it is neither read nor written.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
 _PER_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+_BY_COLUMN = ("position_ids", "token_type_ids")
+_OF_THE_PROMPT = frozenset({*_BY_COLUMN, "past_key_values", "cache_position", "encoder_outputs"})
+"""What callers say about their own tokens, or have computed from them: it fits no other batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ def run(
     answers: dict[int, list[list[int]]] = {}
     if free:
         answers |= _bare(lm, free, input_ids, attention_mask, options)
+    options = _without_the_prompt(options)
     jobs = {place: planned(lm, rows[place], decisions[place]) for place in touched}
     foreign = [place for place in touched if jobs[place].answer is not None or jobs[place].model(lm) is not lm]
     if foreign:
@@ -188,8 +193,17 @@ def _bare(
     inputs = {"input_ids": input_ids[chosen]}
     if attention_mask is not None:
         inputs["attention_mask"] = attention_mask[chosen]
+    for name in _BY_COLUMN:
+        # Narrower ones go on from a cache, which is left out.
+        if (value := options.get(name)) is not None and value.shape[-1] == input_ids.shape[1]:
+            inputs[name] = value.expand_as(input_ids)[chosen]
     columns = 1 if lm.is_encoder_decoder else input_ids.shape[1]
-    return _grouped(places, _sequences(lm.model.generate(**inputs, **options))[:, columns:].tolist())
+    output = lm.model.generate(**inputs, **_without_the_prompt(options))
+    return _grouped(places, _sequences(output)[:, columns:].tolist())
+
+
+def _without_the_prompt(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _OF_THE_PROMPT}
 
 
 def _edited(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GenerationConfig, TextStreamer
+from transformers import DynamicCache, GenerationConfig, TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
 from corrigenda.errors import InvalidRequest
@@ -126,6 +126,38 @@ def test_facts_go_into_the_turn_and_nothing_else_changes(edited, llama, calls, k
     )
     end = llama.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert sent.count(end) == 2  # the one inside the message is spelled out
+
+
+def cache_of(lm, inputs: dict[str, torch.Tensor], columns: int) -> DynamicCache:
+    """What the model makes of the first ``columns`` tokens of each row."""
+    cache = DynamicCache(config=lm.model.config)
+    first = {name: value[:, :columns] for name, value in inputs.items()}
+    lm.model(**first, past_key_values=cache, use_cache=True)
+    return cache
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+@pytest.mark.parametrize("texts", [[QUERY], [OTHER, QUERY, "Who wrote Hamlet and when did he?"]], ids=["one", "mixed"])
+def test_a_cache_of_the_caller_s_own_prompt(edited, llama, kazakhstan, strategy: str, texts: list[str]):
+    model, inputs = edited(llama, strategy=strategy), batch(llama, *texts)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    without = model.generate(**inputs, **options)
+    columns = inputs["input_ids"].shape[1] - 2
+    cache = cache_of(llama, inputs, columns)
+    kept = [layer.keys.clone() for layer in cache.layers]
+    assert torch.equal(model.generate(**inputs, **options, past_key_values=cache), without)
+    assert cache.get_seq_length() == columns
+    assert all(torch.equal(layer.keys, was) for layer, was in zip(cache.layers, kept, strict=True))
+
+
+def test_what_is_said_about_columns_goes_with_the_rows_that_stay(edited, llama, calls, kazakhstan):
+    model, inputs = edited(llama), batch(llama, OTHER, QUERY)
+    positions = 3 + (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    heard = calls(llama)
+    model.generate(**inputs, position_ids=positions, max_new_tokens=9, do_sample=False)
+    (_, free), (_, touched) = heard
+    assert torch.equal(free["position_ids"], positions[:1])
+    assert "position_ids" not in touched
 
 
 def test_several_sequences_a_row(edited, llama, kazakhstan):
