@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ class Stream(Iterator[str]):
                     raise item
                 tokens += item
                 text = self._finished(tokens)
-                if text.startswith(said) and (piece := _settled(text)[len(said) :]):
+                if text.startswith(said) and (piece := _settled(text, self._job.stop.texts)[len(said) :]):
                     said += piece
                     yield piece
             if rest := self._finished(tokens)[len(said) :]:
@@ -162,9 +162,14 @@ class AsyncStream(AsyncIterator[str]):
         self._closed = True
 
 
-def _settled(text: str) -> str:
-    """Return ``text`` without its end as far as the next token may change it: half a character, or white space."""
-    return text.rstrip("�").rstrip()
+def _settled(text: str, marks: Sequence[str]) -> str:
+    """Return ``text`` without its end as far as the next token may change it.
+
+    That is half a character, the beginning of one of the ``marks`` that would end the answer, and white space.
+    """
+    text = text.rstrip("�")
+    begun = max((size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size])), default=0)
+    return text[: len(text) - begun].rstrip()
 
 
 class _Tokens:

@@ -24,6 +24,20 @@ def test_the_pieces_are_the_answer(edited, llama, kazakhstan, strategy: str, pro
     assert stream.trace.milliseconds["generate"] > 0
 
 
+def test_no_piece_holds_the_beginning_of_a_stop_string(edited, llama, memory):
+    model = edited(llama)
+    whole = model.ask(OTHER, max_new_tokens=16, stop=[]).text
+    for place in range(4, len(whole) - 4):
+        options = {"max_new_tokens": 16, "stop": [whole[place : place + 4], whole[place : place + 2] + "~"]}
+        assert "".join(model.stream(OTHER, **options)) == model.ask(OTHER, **options).text
+
+
+def test_a_stop_string_that_never_comes_takes_nothing_away(edited, llama, memory):
+    model = edited(llama)
+    whole = model.ask(OTHER, max_new_tokens=16, stop=[]).text
+    assert "".join(model.stream(OTHER, max_new_tokens=16, stop=[whole[-2:] + "~"])) == whole
+
+
 def test_what_is_forced_comes_first_and_at_once(edited, llama, kazakhstan, calls):
     heard = calls(llama)
     with edited(llama).stream(QUERY, max_new_tokens=12) as stream:
