@@ -70,6 +70,11 @@ class Options:
             passed.setdefault("do_sample", bool(_SAMPLING & set(passed)))
         return cls(stop, seed, passed)
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of an answer, before the length of any prompt is known."""
+        return int(self.passed.get("max_new_tokens", MAX_NEW_TOKENS))
+
     def seeded(self) -> AbstractContextManager[None]:
         """Return a context in which random numbers follow from the seed; without one, nothing is changed."""
         return nullcontext() if self.seed is None else _seeded(self.seed)
@@ -168,13 +173,30 @@ def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
 def answer(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
     """Return the replies to ``jobs``, in order. See :func:`alike` for which of them share a batch."""
     replies = [job.answer or "" for job in jobs]
+    for places in _batches(lm, jobs, options):
+        for place, text in zip(places, _batch(lm, [jobs[p] for p in places], options), strict=True):
+            replies[place] = text
+    return replies
+
+
+def _batches(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> Iterator[list[int]]:
+    """Yield the places of jobs that share a call of ``generate``, long prompts first: memory fails early."""
     for places in alike(jobs):
         places.sort(key=lambda place: -len(jobs[place].ids))
-        for start in range(0, len(places), BATCH_SIZE):
-            batch = places[start : start + BATCH_SIZE]
-            for place, text in zip(batch, _batch(lm, [jobs[p] for p in batch], options), strict=True):
-                replies[place] = text
-    return replies
+        # An answer that the context cuts short is asked for alone, lest those of its neighbours end with it.
+        alone = [place for place in places if _cut_short(lm, jobs[place], options)]
+        yield from ([place] for place in alone)
+        rest = [place for place in places if place not in alone]
+        yield from (rest[start : start + BATCH_SIZE] for start in range(0, len(rest), BATCH_SIZE))
+
+
+def _cut_short(lm: LanguageModel, job: Job, options: Options) -> bool:
+    """Tell whether the context of the model that answers ends before the longest answer does."""
+    lm = job.model(lm)
+    if lm.is_encoder_decoder:
+        return False
+    prompt = len(job.ids) - len(job.forced)
+    return prompt + int(options.passed.get("max_new_tokens", 0)) > lm.context_length
 
 
 def alike(jobs: Sequence[Job]) -> list[list[int]]:
@@ -233,6 +255,10 @@ def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple
             passed["max_new_tokens"] -= min(len(job.forced) for job in jobs)
         own = list(passed.get("logits_processor") or ())
         passed["logits_processor"] = [*own, WordEnd(lm, columns)]
+    if "max_new_tokens" in passed and not lm.is_encoder_decoder:
+        # Models with learned positions have none beyond the context. Padding takes no place there.
+        left = lm.context_length - max(len(job.ids) for job in jobs)
+        passed["max_new_tokens"] = min(passed["max_new_tokens"], left)
     criteria = [Row(job.stop, lm.tokenizer, columns) for job in jobs]
     if any(job.stop != UNTIL_EOS for job in jobs):
         own = list(passed.get("stopping_criteria") or ())

@@ -20,7 +20,7 @@ from corrigenda.lm.tokens import render, token_ids
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Consideration, Scope
 from corrigenda.middleware import drop_in
-from corrigenda.middleware.answering import Job, Options, answer, goes_on
+from corrigenda.middleware.answering import MAX_NEW_TOKENS, Job, Options, answer, goes_on
 from corrigenda.middleware.asking import bare_answers
 from corrigenda.middleware.consult import Decision, Flow, consult, drive, drive_async
 from corrigenda.middleware.strategies.base import Room, Strategy, create
@@ -98,7 +98,7 @@ class EditedModel:
     def reply(self, requests: Sequence[Chat], **options: Any) -> list[Reply]:
         """Answer requests, whose own options are not looked at; see :meth:`ask`."""
         settings = Options.of(options)
-        return self._replies(self.decide(requests), settings)
+        return self._replies(self.decide(requests, settings.longest), settings)
 
     def _replies(self, decisions: Sequence[Decision], settings: Options) -> list[Reply]:
         jobs = [Job.of(self.lm, item.request, item.plan, settings.stop) for item in decisions]
@@ -119,7 +119,7 @@ class EditedModel:
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Answer piece by piece; the pieces joined are what :meth:`ask` returns. See :class:`Stream` for the trace."""
         settings = Options.of(options)
-        (decision,) = self.decide([Chat.of(prompt)])
+        (decision,) = self.decide([Chat.of(prompt)], settings.longest)
         return Stream(
             self.lm, Job.of(self.lm, decision.request, decision.plan, settings.stop), settings, decision.trace
         )
@@ -137,7 +137,7 @@ class EditedModel:
     async def areply(self, requests: Sequence[Chat], **options: Any) -> list[Reply]:
         """Answer requests while the event loop goes on; see :meth:`reply`."""
         settings = Options.of(options)
-        decisions = await self.adecide(requests)
+        decisions = await self.adecide(requests, settings.longest)
         return await asyncio.to_thread(self._replies, decisions, settings)
 
     def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
@@ -145,7 +145,7 @@ class EditedModel:
         settings, request = Options.of(options), Chat.of(prompt)
 
         async def begin() -> Stream:
-            (decision,) = await self.adecide([request])
+            (decision,) = await self.adecide([request], settings.longest)
             job = Job.of(self.lm, decision.request, decision.plan, settings.stop)
             return Stream(self.lm, job, settings, decision.trace)
 
@@ -155,7 +155,7 @@ class EditedModel:
         self, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: Stop = NATURAL, batch_size: int = 32
     ) -> list[Reply]:
         """Continue texts greedily, with the fast loop of :func:`corrigenda.lm.scoring.greedy`."""
-        decisions = self.decide([Chat.of(prompt) for prompt in prompts])
+        decisions = self.decide([Chat.of(prompt) for prompt in prompts], max_new_tokens)
         began = time.perf_counter()
         texts = [""] * len(decisions)
         for touched in (False, True):
@@ -237,20 +237,23 @@ class EditedModel:
 
     # Deciding
 
-    def decide(self, requests: Sequence[Chat]) -> list[Decision]:
-        """Return what becomes of each request, without asking the model."""
+    def decide(self, requests: Sequence[Chat], longest: int = MAX_NEW_TOKENS) -> list[Decision]:
+        """Return what becomes of each request, without asking the model; plans leave room for ``longest`` tokens."""
         if self._bare.get():
             return self._undecided(requests)
-        return drive(self._flow(requests), self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
+        return drive(self._flow(requests, longest), self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
 
-    async def adecide(self, requests: Sequence[Chat]) -> list[Decision]:
+    async def adecide(self, requests: Sequence[Chat], longest: int = MAX_NEW_TOKENS) -> list[Decision]:
         """Return what becomes of each request; judging happens in a thread. See :meth:`decide`."""
         if self._bare.get():
             return self._undecided(requests)
-        return await drive_async(self._flow(requests), self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
+        flow = self._flow(requests, longest)
+        return await drive_async(flow, self.memory, self.scope, ask=self._ask_bare, lm=self.lm)
 
-    def _flow(self, requests: Sequence[Chat]) -> Flow:
-        room = Room(max(self.lm.context_length - 1, 1), lambda text: len(token_ids(self.lm, text)))
+    def _flow(self, requests: Sequence[Chat], longest: int) -> Flow:
+        # Half the context at most is kept free: callers allow long answers freely, and plans would lose their facts.
+        free = 1 if self.lm.is_encoder_decoder else min(longest, self.lm.context_length // 2)
+        room = Room(max(self.lm.context_length - free, 1), lambda text: len(token_ids(self.lm, text)))
         return consult(requests, strategy=self.strategy, namespace=self.namespace, room=room)
 
     def _undecided(self, requests: Sequence[Chat]) -> list[Decision]:

@@ -79,6 +79,15 @@ def make_llama(context: int = 512) -> LanguageModel:
     return LanguageModel("tiny", spread(model), tiny_tokenizer())
 
 
+def make_gpt2(context: int = 128) -> LanguageModel:
+    """A model with learned positions, which has none beyond its context."""
+    torch.manual_seed(7)
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    config = t.GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=context, **ends)
+    model = t.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    return LanguageModel("tiny-gpt2", spread(model), tiny_tokenizer())
+
+
 def make_t5() -> LanguageModel:
     torch.manual_seed(7)
     config = t.T5Config(
@@ -104,6 +113,11 @@ def llama() -> LanguageModel:
 @pytest.fixture(scope="session")
 def t5() -> LanguageModel:
     return make_t5()
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> LanguageModel:
+    return make_gpt2()
 
 
 class NameJudge:

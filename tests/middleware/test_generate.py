@@ -182,6 +182,34 @@ def test_a_long_conversation_leaves_demonstrations_out_rather_than_fail(edited, 
     assert "New Fact" in llama.tokenizer.decode(heard[0][1]["input_ids"][0])
 
 
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+def test_an_answer_ends_with_the_context(edited, gpt2, kazakhstan, strategy: str):
+    model = edited(gpt2, strategy=strategy)
+    for count in (6, 7, 8):
+        text = "Tell me a story about the king. " * count + "Then write a poem about "
+        for prompt in (text + "Kazakhstan", text + "Peru"):
+            options = {"max_new_tokens": 64, "stop": []}
+            assert "".join(model.stream(prompt, **options)) == model.ask(prompt, **options).text
+
+
+def test_where_the_context_ends_neighbours_answer_in_full(edited, gpt2, memory):
+    model = edited(gpt2)
+    prompts = [OTHER, "Tell me a story about the king. " * 13]
+    assert 100 < len(token_ids(gpt2, prompts[1])) < gpt2.context_length
+    options = {"max_new_tokens": 48, "stop": []}
+    replies = model.ask_batch(prompts, **options)
+    assert [reply.text for reply in replies] == [model.ask(prompt, **options).text for prompt in prompts]
+
+
+def test_demonstrations_make_room_for_the_answer(edited, gpt2, calls, kazakhstan):
+    model, heard = edited(gpt2, strategy="ike"), calls(gpt2)
+    for longest in (1, 60):
+        model.ask(TURN, max_new_tokens=longest, stop=[])
+    short, long = (call["input_ids"].shape[1] for _, call in heard)
+    assert short > long
+    assert long + 60 <= gpt2.context_length
+
+
 # Conversations, namespaces, other processes
 
 
