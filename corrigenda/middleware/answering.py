@@ -61,19 +61,31 @@ class Options:
             stop = replace(UNTIL_EOS, texts=tuple(stop))
         if seed is not None and not (isinstance(seed, int) and -(1 << 63) <= seed < 1 << 64):
             raise InvalidRequest(f"seed must be a whole number of 64 bits, not {seed!r:.50}")
+        if "max_new_tokens" in passed or passed.get("max_length", 0) is None:
+            passed.pop("max_length", None)  # transformers goes by max_new_tokens as well
         if "max_length" not in passed:
             passed.setdefault("max_new_tokens", MAX_NEW_TOKENS)
-        longest = passed.get("max_new_tokens", 1)
-        if not isinstance(longest, int) or longest < 1:
-            raise InvalidRequest(f"max_new_tokens must be at least 1, not {longest!r}")
+        for name in {"max_new_tokens", "max_length"} & set(passed):
+            if not isinstance(passed[name], int) or passed[name] < 1:
+                raise InvalidRequest(f"{name} must be at least 1, not {passed[name]!r}")
+        if passed.get("temperature", 1) == 0:  # greedy by the custom of APIs; transformers refuses it
+            del passed["temperature"]
+            passed["do_sample"] = False
         if "generation_config" not in passed:
-            passed.setdefault("do_sample", bool(_SAMPLING & set(passed)))
+            # None is transformers' word for "unset".
+            passed.setdefault("do_sample", any(passed.get(name) is not None for name in _SAMPLING))
         return cls(stop, seed, passed)
 
     @property
     def longest(self) -> int:
         """Most tokens of an answer, before the length of any prompt is known."""
         return int(self.passed.get("max_new_tokens", MAX_NEW_TOKENS))
+
+    def longest_of(self, job: Job) -> int:
+        """Return the most tokens of the answer to ``job``: a plan makes prompts longer, not answers shorter."""
+        if "max_length" in self.passed:
+            return max(int(self.passed["max_length"]) - job.own, 1)
+        return self.longest
 
     def seeded(self) -> AbstractContextManager[None]:
         """Return a context in which random numbers follow from the seed; without one, nothing is changed."""
@@ -99,6 +111,7 @@ class Job:
         bare_line: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         chat: Whether the reply is a turn of a conversation.
         answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
+        own: Tokens of the caller's own prompt, as far as ``max_length`` counts them.
     """
 
     ids: tuple[int, ...]
@@ -110,6 +123,7 @@ class Job:
     answer: str | None = None
     worker: Worker | None = None
     detail: Any = None
+    own: int = 1
 
     @classmethod
     def of(cls, lm: LanguageModel, request: Chat, plan: Plan | None, stop: Stop | None) -> Job:
@@ -122,9 +136,11 @@ class Job:
         if plan is None:
             ids = token_ids(lm, render(lm, request))
             check_length(lm, ids)
-            return cls(tuple(ids), (), "", own, False, not request.completion)
+            before = 1 if lm.is_encoder_decoder else len(ids)
+            return cls(tuple(ids), (), "", own, False, not request.completion, own=before)
         if plan.answer is not None:
             return cls((), (), "", UNTIL_EOS, False, not request.completion, plan.answer)
+        before = 1 if lm.is_encoder_decoder else len(token_ids(lm, render(lm, request)))
         if plan.worker is not None:
             lm = plan.worker.model(lm)
         text = render(lm, plan.request)
@@ -135,7 +151,7 @@ class Job:
         check_length(lm, ids)
         stop = own if plan.stop is None else both(own, plan.stop)
         done = (plan.answer, plan.worker, plan.detail)
-        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion, *done)
+        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion, *done, before)
 
     def model(self, lm: LanguageModel) -> LanguageModel:
         """Return the model that answers, where the caller's is ``lm``."""
@@ -196,7 +212,7 @@ def _cut_short(lm: LanguageModel, job: Job, options: Options) -> bool:
     if lm.is_encoder_decoder:
         return False
     prompt = len(job.ids) - len(job.forced)
-    return prompt + int(options.passed.get("max_new_tokens", 0)) > lm.context_length
+    return prompt + options.longest_of(job) > lm.context_length
 
 
 def alike(jobs: Sequence[Job]) -> list[list[int]]:
@@ -219,7 +235,7 @@ def at_work(lm: LanguageModel, jobs: Sequence[Job], columns: int) -> Iterator[No
 def _batch(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str]:
     lm = jobs[0].model(lm)
     inputs, columns, passed = arguments(lm, jobs, options)
-    if passed.get("max_new_tokens", 1) < 1:  # the forced beginning is as long as an answer may be
+    if passed["max_new_tokens"] < 1:  # the forced beginning is as long as an answer may be
         said: list[list[int]] = [[] for _ in jobs]
     else:
         with options.seeded(), at_work(lm, jobs, inputs["input_ids"].shape[1]):
@@ -230,12 +246,10 @@ def _batch(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str
 
 def finished(lm: LanguageModel, job: Job, row: Sequence[int], options: Options) -> str:
     """Return the reply, given the tokens after the forced beginning (padding at the end does no harm)."""
-    longest = options.passed.get("max_new_tokens")
-    if job.forced and longest is not None:
-        if len(job.forced) >= longest:
-            return text_of(lm, job.forced[:longest])
-        row = row[: longest - len(job.forced)]
-    return job.finish(text_of(lm, row))
+    longest = options.longest_of(job)
+    if job.forced and len(job.forced) >= longest:
+        return text_of(lm, job.forced[:longest])
+    return job.finish(text_of(lm, row[: longest - len(job.forced)]))
 
 
 def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple[dict[str, Any], int, dict[str, Any]]:
@@ -249,16 +263,15 @@ def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple
             answers = pad(lm, [[decoder_start(lm), *job.forced] for job in jobs])
             inputs |= {"decoder_input_ids": answers.input_ids, "decoder_attention_mask": answers.attention_mask}
             columns = answers.input_ids.shape[1]
-    passed = dict(options.passed)
+    longest = max(options.longest_of(job) - len(job.forced) for job in jobs)
+    if not lm.is_encoder_decoder:
+        # Models with learned positions have none beyond the context. Padding takes no place there.
+        longest = min(longest, lm.context_length - max(len(job.ids) for job in jobs))
+    passed = {name: value for name, value in options.passed.items() if name != "max_length"}
+    passed["max_new_tokens"] = longest
     if jobs[0].forced:
-        if "max_new_tokens" in passed:
-            passed["max_new_tokens"] -= min(len(job.forced) for job in jobs)
         own = list(passed.get("logits_processor") or ())
         passed["logits_processor"] = [*own, WordEnd(lm, columns)]
-    if "max_new_tokens" in passed and not lm.is_encoder_decoder:
-        # Models with learned positions have none beyond the context. Padding takes no place there.
-        left = lm.context_length - max(len(job.ids) for job in jobs)
-        passed["max_new_tokens"] = min(passed["max_new_tokens"], left)
     criteria = [Row(job.stop, lm.tokenizer, columns) for job in jobs]
     if any(job.stop != UNTIL_EOS for job in jobs):
         own = list(passed.get("stopping_criteria") or ())

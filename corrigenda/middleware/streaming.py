@@ -96,7 +96,7 @@ class Stream(Iterator[str]):
     def _generate(self) -> None:
         try:
             inputs, _, passed = arguments(self._lm, [self._job], self._options)
-            if passed.get("max_new_tokens", 1) >= 1:
+            if passed["max_new_tokens"] >= 1:
                 own = list(passed.pop("stopping_criteria", ()))
                 passed["stopping_criteria"] = [*own, self._give_up]
                 columns = inputs["input_ids"].shape[1]

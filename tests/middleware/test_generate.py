@@ -143,6 +143,7 @@ def test_a_caller_s_own_processors_and_criteria_stay(edited, llama, kazakhstan):
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"max_new_tokens": "many"}, "not 'many'"),
+        ({"max_length": 0}, "max_length must be at least 1"),
         ({"seed": 0.5}, "seed must be a whole number"),
         ({"input_ids": [1]}, "'input_ids' is not taken here"),
     ],
@@ -158,6 +159,28 @@ def test_defaults_are_greedy_unless_sampling_is_asked_for():
     assert Options.of({"top_p": 0.9, "do_sample": False}).passed["do_sample"] is False
     assert Options.of({"max_length": 9}).passed == {"max_length": 9, "do_sample": False}
     assert "do_sample" not in Options.of({"generation_config": object()}).passed
+    assert Options.of({"temperature": None, "top_p": None}).passed["do_sample"] is False
+    assert Options.of({"temperature": 0, "top_p": 0.9}).passed["do_sample"] is False
+
+
+def test_unset_and_zero_temperatures_are_greedy(edited, llama, memory):
+    model = edited(llama)
+    said = model.ask(OTHER, max_new_tokens=8).text
+    for options in ({"temperature": None, "top_p": None}, {"temperature": 0}, {"temperature": 0.0, "do_sample": True}):
+        assert model.ask(OTHER, max_new_tokens=8, **options).text == said
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+def test_max_length_counts_the_caller_s_own_prompt(edited, llama, t5, kazakhstan, strategy: str):
+    for lm in (llama, t5):
+        model = edited(lm, strategy=strategy)
+        prompts = [QUERY, f"Tell me a story. {OTHER}", f"Tell me a story. {QUERY}", OTHER]
+        replies = model.ask_batch(prompts, max_length=24, stop=[])
+        for prompt, reply in zip(prompts, replies, strict=True):
+            own = 1 if lm is t5 else len(token_ids(lm, prompt))
+            assert reply.text == model.ask(prompt, max_new_tokens=24 - own, stop=[]).text
+            assert reply.text == "".join(model.stream(prompt, max_length=24, stop=[]))
+    assert edited(llama).ask(OTHER, max_length=1, stop=[]).text == edited(llama).ask(OTHER, max_new_tokens=1).text
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n ", [], [{"role": "user", "content": ""}], 3, "a\x00b"])
