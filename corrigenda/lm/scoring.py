@@ -111,11 +111,11 @@ def greedy(
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
         for places in _batches([len(row) for row in rows], batch_size):
-            room = max_new_tokens
+            rooms = [max_new_tokens] * len(places)
             if not lm.is_encoder_decoder:
-                room = min(room, lm.context_length - max(len(rows[p]) for p in places))
-            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
-            for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
+                rooms = [min(max_new_tokens, lm.context_length - len(rows[p])) for p in places]
+            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, max(rooms))
+            for place, text in zip(places, _continue(lm, decoder, rooms, stop), strict=True):
                 answers[place] = begun[place] + text
             done += len(places)
             if progress is not None:
@@ -156,20 +156,20 @@ def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
     return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
 
 
-def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
-    """Decode all rows until each is over; rows that are over leave the batch."""
+def _continue(lm: LanguageModel, decoder: Decoder, rooms: Sequence[int], stop: Stop) -> list[str]:
+    """Decode all rows until each is over or has used up its room, in tokens; such rows leave the batch."""
     over, eos = watcher(stop, lm.tokenizer), lm.eos_ids
-    said: list[list[int]] = [[] for _ in range(rows)]
-    alive = list(range(rows))
+    said: list[list[int]] = [[] for _ in rooms]
+    alive = list(range(len(rooms)))
     tokens: torch.Tensor | None = None
-    for _ in range(steps):
+    for _ in range(max(rooms)):
         tokens = decoder.logits(tokens).argmax(-1)  # (alive,)
         going = []
         for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
             if token in eos:
                 continue
             said[row].append(token)
-            if not over(said[row]):
+            if len(said[row]) < rooms[row] and not over(said[row]):
                 going.append(place)
         if not going:
             break

@@ -104,6 +104,16 @@ def test_rows_leave_when_they_are_over(llama: LanguageModel, passes: list[int]) 
     assert passes[-1] < 4
 
 
+def test_a_long_neighbour_does_not_shorten_an_answer(decoder: LanguageModel) -> None:
+    prompts = ["Who", "Who wrote Hamlet?"]
+    long = (SHARED * 20).strip()
+    while len(token_ids(decoder, long)) > decoder.context_length - 5:
+        long = long[:-1]
+    options: dict[str, Any] = {"max_new_tokens": 12, "stop": UNTIL_EOS}
+    alone = [greedy(decoder, [prompt], **options)[0] for prompt in [*prompts, long]]
+    assert greedy(decoder, [*prompts, long], **options) == alone
+
+
 def test_rows_of_an_encoder_decoder_leave_too(t5: LanguageModel) -> None:
     whole = greedy(t5, PROMPTS, max_new_tokens=20, stop=UNTIL_EOS)
     for place in range(3):
