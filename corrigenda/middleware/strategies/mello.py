@@ -129,7 +129,8 @@ class Thread:
         if self.request.completion:
             text = f"{examples()}\n{question}" + "".join(said + fact for said, fact in rounds)
             return Chat((Message("user", text),), completion=True, options=options)
-        turns = [Message("system", _RULES), Message("user", f"{examples()}\n{question}")]
+        # The rules stand in the user's turn: chat templates of Gemma's kind refuse a system turn.
+        turns = [Message("user", f"{_RULES}\n\n{examples()}\n{question}")]
         for said, fact in rounds:
             turns += [Message("assistant", said), Message("user", fact.strip())]
         return Chat(tuple(turns), options=options)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from corrigenda.chat import Chat
 from corrigenda.edit import Edit
 from corrigenda.errors import CorrigendaError, InvalidRequest
+from corrigenda.lm.loading import LanguageModel
+from corrigenda.lm.tokens import render
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.scope import Scope
 from corrigenda.middleware.consult import Decision, consult, drive
@@ -79,9 +82,20 @@ def test_to_a_chat_model_each_round_is_a_turn(decide, memory: Memory):
     assert decision.plan is not None
     assert decision.plan.answer == "Ruritania"
     roles = [turn.role for turn in model.asked[2].messages]
-    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert model.asked[2].messages[3].content == "Retrieved fact: Ada Quill was born in Vell"
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+    assert model.asked[2].messages[2].content == "Retrieved fact: Ada Quill was born in Vell"
     assert not any(request.completion for request in model.asked)
+
+
+def test_templates_without_a_system_turn_take_each_round(decide, memory: Memory, llama: LanguageModel):
+    memory.add(BORN)
+    model = Script(FIRST, SECOND, LAST)
+    decide([[{"role": "user", "content": QUESTION}]], model)
+    tokenizer = copy.deepcopy(llama.tokenizer)
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    for request in model.asked:
+        assert QUESTION in render(LanguageModel("gemma-like", llama.model, tokenizer), request)
 
 
 def test_an_edit_below_the_floor_is_not_shown(decide, memory: Memory):
