@@ -196,7 +196,10 @@ def drive(
 
 
 def _feasible(decisions: list[Decision], means: Means) -> list[Decision]:
-    """Return ``decisions``; refuse answers of our own where all that can be done is to change a request."""
+    """Return ``decisions``; refuse answers of our own where all that can be done is to change a request.
+
+    A reply that is only to begin in some way passes: its facts can be put in front of the question instead.
+    """
     if means.lm is None and means.ask is None and not means.answers:
         for item in decisions:
             if item.plan is not None and (item.plan.answer is not None or item.plan.worker is not None):
