@@ -110,12 +110,9 @@ def greedy(
     answers, done = [""] * len(rows), 0
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
-        for places in _batches([len(row) for row in rows], batch_size):
-            rooms = [max_new_tokens] * len(places)
-            if not lm.is_encoder_decoder:
-                rooms = [min(max_new_tokens, lm.context_length - len(rows[p])) for p in places]
-            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, max(rooms))
-            for place, text in zip(places, _continue(lm, decoder, rooms, stop), strict=True):
+        for places, room in _undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
+            decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
+            for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
                 answers[place] = begun[place] + text
             done += len(places)
             if progress is not None:
@@ -156,20 +153,20 @@ def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
     return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
 
 
-def _continue(lm: LanguageModel, decoder: Decoder, rooms: Sequence[int], stop: Stop) -> list[str]:
-    """Decode all rows until each is over or has used up its room, in tokens; such rows leave the batch."""
+def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
+    """Decode all rows until each is over; rows that are over leave the batch."""
     over, eos = watcher(stop, lm.tokenizer), lm.eos_ids
-    said: list[list[int]] = [[] for _ in rooms]
-    alive = list(range(len(rooms)))
+    said: list[list[int]] = [[] for _ in range(rows)]
+    alive = list(range(rows))
     tokens: torch.Tensor | None = None
-    for _ in range(max(rooms)):
+    for _ in range(steps):
         tokens = decoder.logits(tokens).argmax(-1)  # (alive,)
         going = []
         for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
             if token in eos:
                 continue
             said[row].append(token)
-            if len(said[row]) < rooms[row] and not over(said[row]):
+            if len(said[row]) < steps and not over(said[row]):
                 going.append(place)
         if not going:
             break
@@ -292,6 +289,22 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         size = max(1, min(batch_size, MAX_BATCH_TOKENS // max(lengths[places[start]], 1)))
         yield places[start : start + size]
         start += size
+
+
+def _undisturbed(
+    lm: LanguageModel, lengths: Sequence[int], batch_size: int, most: int
+) -> Iterator[tuple[list[int], int]]:
+    """Yield batches of places and the room of their answers, in tokens.
+
+    A row that the context cuts short is alone: with others beside it, their answers would end with its own.
+    """
+    room = len(lengths) * [most] if lm.is_encoder_decoder else [lm.context_length - length for length in lengths]
+    ample = [place for place in range(len(lengths)) if room[place] >= most]
+    for places in _batches([lengths[place] for place in ample], batch_size):
+        yield [ample[at] for at in places], most
+    for place in range(len(lengths)):
+        if room[place] < most:
+            yield [place], room[place]
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -67,7 +67,7 @@ class Outbox:
         self.path = path
         self.obstacle = ""
         self.patience = 600.0
-        self._stuck = (-1, 0.0)  # place of the intent in front, and since when it fails
+        self._stuck = ("", 0.0)  # the intent in front, and since when it fails by itself
         self._lock = threading.Lock()
         with translated(path):
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -120,7 +120,7 @@ class Outbox:
             except _IMPOSSIBLE as error:
                 refused = str(error)
             except Exception as error:  # encoders may raise anything
-                if isinstance(error, _PASSING) or not self._blocks(place):
+                if isinstance(error, _PASSING) or not self._blocks(intent_id):
                     self.obstacle = brief(error)
                     return done
                 refused = brief(error)
@@ -131,11 +131,11 @@ class Outbox:
                 else:
                     self._db.execute("UPDATE intents SET refused = ? WHERE place = ?", (refused, place))
 
-    def _blocks(self, place: int) -> bool:
-        """Tell whether the intent at ``place`` has failed for longer than the others may wait."""
+    def _blocks(self, intent_id: str) -> bool:
+        """Tell whether the intent in front has failed for longer than the others may wait."""
         now = time.monotonic()
-        if self._stuck[0] != place:
-            self._stuck = place, now
+        if self._stuck[0] != intent_id:
+            self._stuck = intent_id, now
         return now - self._stuck[1] >= self.patience
 
     def close(self) -> None:

@@ -81,9 +81,14 @@ class Options:
         """Most tokens of an answer, before the length of any prompt is known."""
         return int(self.passed.get("max_new_tokens", MAX_NEW_TOKENS))
 
+    @property
+    def counts_prompts(self) -> bool:
+        """Whether ``max_length`` is given, which the caller's own prompt is a part of."""
+        return "max_length" in self.passed
+
     def longest_of(self, job: Job) -> int:
         """Return the most tokens of the answer to ``job``: a plan makes prompts longer, not answers shorter."""
-        if "max_length" in self.passed:
+        if self.counts_prompts:
             return max(int(self.passed["max_length"]) - job.own, 1)
         return self.longest
 
@@ -111,7 +116,7 @@ class Job:
         bare_line: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         chat: Whether the reply is a turn of a conversation.
         answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
-        own: Tokens of the caller's own prompt, as far as ``max_length`` counts them.
+        own: Tokens of the caller's own prompt, as far as ``max_length`` counts them; 1 where nobody asked for that.
     """
 
     ids: tuple[int, ...]
@@ -126,8 +131,10 @@ class Job:
     own: int = 1
 
     @classmethod
-    def of(cls, lm: LanguageModel, request: Chat, plan: Plan | None, stop: Stop | None) -> Job:
-        """Prepare ``request``, or what ``plan`` makes of it.
+    def of(
+        cls, lm: LanguageModel, request: Chat, plan: Plan | None, stop: Stop | None, *, counted: bool = False
+    ) -> Job:
+        """Prepare ``request``, or what ``plan`` makes of it; ``counted`` is :attr:`Options.counts_prompts`.
 
         Raises:
             InvalidRequest: The prompt is longer than the model's context.
@@ -140,7 +147,7 @@ class Job:
             return cls(tuple(ids), (), "", own, False, not request.completion, own=before)
         if plan.answer is not None:
             return cls((), (), "", UNTIL_EOS, False, not request.completion, plan.answer)
-        before = 1 if lm.is_encoder_decoder else len(token_ids(lm, render(lm, request)))
+        before = len(token_ids(lm, render(lm, request))) if counted and not lm.is_encoder_decoder else 1
         if plan.worker is not None:
             lm = plan.worker.model(lm)
         text = render(lm, plan.request)
@@ -198,21 +205,27 @@ def answer(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> list[str
 def _batches(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> Iterator[list[int]]:
     """Yield the places of jobs that share a call of ``generate``, long prompts first: memory fails early."""
     for places in alike(jobs):
-        places.sort(key=lambda place: -len(jobs[place].ids))
-        # An answer that the context cuts short is asked for alone, lest those of its neighbours end with it.
-        alone = [place for place in places if _cut_short(lm, jobs[place], options)]
-        yield from ([place] for place in alone)
-        rest = [place for place in places if place not in alone]
-        yield from (rest[start : start + BATCH_SIZE] for start in range(0, len(rest), BATCH_SIZE))
+        for group in undisturbed(lm, jobs, places, options):
+            yield from (group[start : start + BATCH_SIZE] for start in range(0, len(group), BATCH_SIZE))
 
 
-def _cut_short(lm: LanguageModel, job: Job, options: Options) -> bool:
-    """Tell whether the context of the model that answers ends before the longest answer does."""
-    lm = job.model(lm)
-    if lm.is_encoder_decoder:
-        return False
-    prompt = len(job.ids) - len(job.forced)
-    return prompt + options.longest_of(job) > lm.context_length
+def undisturbed(lm: LanguageModel, jobs: Sequence[Job], places: Sequence[int], options: Options) -> list[list[int]]:
+    """Part ``places`` so that no answer ends where the context of a neighbour with a longer prompt does.
+
+    Prompts are sorted, the longest first; one that the context cuts short in any case is alone.
+    """
+    lm = jobs[places[0]].model(lm)
+    groups: list[list[int]] = []
+    columns = longest = 0
+    for place in sorted(places, key=lambda place: -len(jobs[place].ids)):
+        own = options.longest_of(jobs[place]) - len(jobs[place].forced)
+        if groups and (lm.is_encoder_decoder or columns + max(longest, own) <= lm.context_length):
+            groups[-1].append(place)
+            longest = max(longest, own)
+        else:
+            groups.append([place])
+            columns, longest = len(jobs[place].ids), own
+    return groups
 
 
 def alike(jobs: Sequence[Job]) -> list[list[int]]:

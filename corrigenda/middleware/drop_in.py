@@ -21,7 +21,17 @@ from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import UNTIL_EOS, end
 from corrigenda.lm.tokens import check_length
-from corrigenda.middleware.answering import Job, Options, alike, answer, arguments, at_work, forced_tokens, text_of
+from corrigenda.middleware.answering import (
+    Job,
+    Options,
+    alike,
+    answer,
+    arguments,
+    at_work,
+    forced_tokens,
+    text_of,
+    undisturbed,
+)
 from corrigenda.middleware.consult import Decision
 
 if TYPE_CHECKING:
@@ -176,9 +186,12 @@ def run(
         answers |= _retold(lm, foreign, [jobs[place] for place in foreign], input_ids, options)
     # A forced beginning changes the arguments of a call, so the jobs with one have a call of their own.
     own = [place for place in touched if place not in foreign]
-    for group in alike([jobs[place] for place in own]):
-        places = [own[at] for at in group]
-        answers |= _edited(lm, places, [jobs[place] for place in places], input_ids, options)
+    planned_here = [jobs[place] for place in own]
+    longest = Options(None, None, {"max_new_tokens": _longest(lm, options, input_ids.shape[1])})
+    for alike_ones in alike(planned_here):
+        for group in undisturbed(lm, planned_here, alike_ones, longest):
+            places = [own[at] for at in group]
+            answers |= _edited(lm, places, [jobs[place] for place in places], input_ids, options)
     return _joined(lm, [row for place in range(len(rows)) for row in answers[place]], input_ids, options)
 
 

@@ -100,8 +100,12 @@ class EditedModel:
         settings = Options.of(options)
         return self._replies(self.decide(requests, settings.longest), settings)
 
+    def _job(self, decision: Decision, settings: Options) -> Job:
+        counted = settings.counts_prompts
+        return Job.of(self.lm, decision.request, decision.plan, settings.stop, counted=counted)
+
     def _replies(self, decisions: Sequence[Decision], settings: Options) -> list[Reply]:
-        jobs = [Job.of(self.lm, item.request, item.plan, settings.stop) for item in decisions]
+        jobs = [self._job(item, settings) for item in decisions]
         began = time.perf_counter()
         texts = [""] * len(jobs)
         for touched in (False, True):
@@ -120,9 +124,7 @@ class EditedModel:
         """Answer piece by piece; the pieces joined are what :meth:`ask` returns. See :class:`Stream` for the trace."""
         settings = Options.of(options)
         (decision,) = self.decide([Chat.of(prompt)], settings.longest)
-        return Stream(
-            self.lm, Job.of(self.lm, decision.request, decision.plan, settings.stop), settings, decision.trace
-        )
+        return Stream(self.lm, self._job(decision, settings), settings, decision.trace)
 
     # Asking without waiting: the same flow, its needs and the model at work in threads of their own
 
@@ -146,7 +148,7 @@ class EditedModel:
 
         async def begin() -> Stream:
             (decision,) = await self.adecide([request], settings.longest)
-            job = Job.of(self.lm, decision.request, decision.plan, settings.stop)
+            job = self._job(decision, settings)
             return Stream(self.lm, job, settings, decision.trace)
 
         return AsyncStream(begin)

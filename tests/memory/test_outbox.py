@@ -45,3 +45,20 @@ def test_a_ledger_that_is_away_may_be_away_for_long(outbox: Outbox) -> None:
         assert outbox.deliver(carry_out) == 0
     assert (len(outbox), outbox.refused()) == (3, [])
     outbox.close()
+
+
+def test_each_has_a_patience_of_its_own(outbox: Outbox) -> None:
+    """An emptied outbox counts its places anew."""
+    outbox.deliver(lambda intent: None)
+    outbox.put(Intent("add", {"name": "first"}))
+
+    def away(intent: Intent) -> None:
+        raise RuntimeError("encoder away")
+
+    assert outbox.deliver(away) == 0
+    assert outbox.deliver(lambda intent: None) == 1
+    outbox.put(Intent("add", {"name": "second"}))
+    outbox._stuck = (outbox._stuck[0], -1e9)  # the first one failed long ago
+    assert outbox.deliver(away) == 0
+    assert (len(outbox), outbox.refused()) == (1, [])
+    outbox.close()

@@ -11,9 +11,11 @@ from corrigenda.errors import InvalidRequest, UnknownName
 from corrigenda.lm.stopping import UNTIL_EOS, Stop
 from corrigenda.lm.tokens import token_ids
 from corrigenda.memory.memory import Memory
-from corrigenda.middleware.answering import Options
+from corrigenda.middleware import answering
+from corrigenda.middleware.answering import Job, Options, undisturbed
 from corrigenda.middleware.generate import EditedModel
 from corrigenda.middleware.strategies.auto import Auto
+from corrigenda.middleware.strategies.base import Plan
 from corrigenda.testing import FixedEncoder
 
 QUERY = "The capital of Kazakhstan is"
@@ -222,6 +224,24 @@ def test_where_the_context_ends_neighbours_answer_in_full(edited, gpt2, memory):
     options = {"max_new_tokens": 48, "stop": []}
     replies = model.ask_batch(prompts, **options)
     assert [reply.text for reply in replies] == [model.ask(prompt, **options).text for prompt in prompts]
+
+
+def test_jobs_share_a_call_as_far_as_the_context_holds_the_longest_of_each(llama):
+    jobs = [Job((0,) * size, (), "", UNTIL_EOS, False, False) for size in (5, 500, 480, 20)]
+    assert llama.context_length == 512
+    for options in (Options(None, None, {"max_new_tokens": 25}), Options(None, None, {"max_length": 26})):
+        assert undisturbed(llama, jobs, range(4), options) == [[1], [2, 3, 0]]
+
+
+def test_the_callers_own_prompt_is_counted_where_that_matters_only(llama, monkeypatch):
+    """A plan may have written a record of its own, for a caller whose turns the model's template refuses."""
+    seen = []
+    real = answering.render
+    monkeypatch.setattr(answering, "render", lambda lm, chat: seen.append(chat) or real(lm, chat))
+    request, record = Chat.of(TURN), Chat.of("New Fact: x\nAnswer:")
+    assert Job.of(llama, request, Plan(record), None).own == 1
+    assert seen == [record]
+    assert Job.of(llama, request, Plan(record), None, counted=True).own == len(token_ids(llama, real(llama, request)))
 
 
 def test_demonstrations_make_room_for_the_answer(edited, gpt2, calls, kazakhstan):

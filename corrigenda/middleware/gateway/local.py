@@ -16,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from corrigenda.chat import Chat, Trace
 from corrigenda.errors import CorrigendaError, InvalidRequest
+from corrigenda.lm.rendering import render
+from corrigenda.lm.tokens import token_ids
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.bodies import ClientGone, disconnected, read_body, unless_gone
 from corrigenda.middleware.gateway.formats import FORMATS, Said, send_events, usage_wanted
@@ -100,7 +102,14 @@ class LocalModel:
         """Return the answer with its numbers of tokens."""
         asked_tokens = sum(self.count(turn.content) for turn in chat.messages)
         tokens = self.count(text)
-        return Said(text, trace, asked_tokens, tokens, tokens >= options["max_new_tokens"])
+        return Said(text, trace, asked_tokens, tokens, tokens >= self._room(chat, asked_tokens, options))
+
+    def _room(self, chat: Chat, asked: int, options: Mapping[str, Any]) -> int:
+        """Return how many tokens the answer could have: as many as were allowed, or as the context had left."""
+        lm, most = self.edited.lm, int(options["max_new_tokens"])
+        if lm.is_encoder_decoder or 2 * asked + most < lm.context_length:  # templates add less than that
+            return most
+        return min(most, lm.context_length - len(token_ids(lm, render(lm, chat))))
 
     async def stream(self, chat: Chat, namespace: str, options: Mapping[str, Any]) -> AsyncGenerator[str | Trace]:
         """Yield the trace so far, the pieces, and the whole trace."""
