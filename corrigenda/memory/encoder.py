@@ -11,9 +11,7 @@ import hashlib
 import importlib.util
 import io
 import logging
-import os
 import platform
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from corrigenda.atomic import draft
 from corrigenda.errors import ModelDamaged, StoreNotWritable, UnknownModel
 from corrigenda.paths import cache_dir
 
@@ -125,38 +124,29 @@ def export(source: Path, graph: Path) -> None:
 
     Raises:
         ModelDamaged: The weights cannot be read.
-        StoreNotWritable: See :func:`replacing`.
+        StoreNotWritable: See :func:`exporting`.
     """
-    with replacing(graph) as part, quiet():
+    with exporting(graph) as part, quiet():
         _export(source, part)
         compact(part)
 
 
 @contextlib.contextmanager
-def replacing(graph: Path) -> Iterator[Path]:
+def exporting(graph: Path) -> Iterator[Path]:
     """Yield where to write what becomes ``graph`` at the end of the block, whole or not at all.
 
     Raises:
         StoreNotWritable: The cache folder cannot be written, or the disk is full.
     """
-    part = None
     try:
         graph.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".part", dir=graph.parent)
-        os.close(handle)
-        part = Path(name)
-        yield part
-        # mkstemp keeps other users out; a cache that was filled by one of them is there to be read by all.
-        os.chmod(part, 0o644)
-        os.replace(part, graph)
+        with draft(graph) as part:
+            yield part
     except OSError as error:
         raise StoreNotWritable(
             f"cannot write {graph}: {error.strerror or error}",
             remedy="Free disk space or set CORRIGENDA_CACHE to a writable folder.",
         ) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 def _export(source: Path, target: Path) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
+from corrigenda.atomic import replacing
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidEdit
-from corrigenda.memory.atomic import replacing
 
 OnError = Literal["stop", "skip"]
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

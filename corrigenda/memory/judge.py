@@ -303,7 +303,7 @@ def _graph(source: Path, weights: Path, data: bytes) -> Path:
     graph = cache_dir() / "encoders" / f"frames-{mark}.onnx"
     with _EXPORTING:
         if not graph.is_file():
-            with encoder.replacing(graph) as part, encoder.quiet():
+            with encoder.exporting(graph) as part, encoder.quiet():
                 from corrigenda.memory.frame_network import export
 
                 export(source, weights, part)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from corrigenda.atomic import replacing
 from corrigenda.edit import normal_form
 from corrigenda.errors import StoreDamaged, StoreNotWritable
-from corrigenda.memory.atomic import replacing
 
 _KEPT = 1_000  # scores that are kept of a calibration, evenly over their ranks: enough to see traffic drift
 

@@ -15,9 +15,9 @@ from typing import Any
 import faiss
 import numpy as np
 
+from corrigenda.atomic import replacing
 from corrigenda.errors import CorrigendaError
 from corrigenda.memory import clustered
-from corrigenda.memory.atomic import replacing
 from corrigenda.memory.frames import FrameTable
 from corrigenda.memory.index import Partition, VectorIndex
 

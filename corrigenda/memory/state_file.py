@@ -17,9 +17,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from corrigenda.atomic import replacing
 from corrigenda.edit import Edit, EditId, restored
 from corrigenda.errors import CorrigendaError
-from corrigenda.memory.atomic import replacing
 from corrigenda.memory.ledger import State
 
 _FORMAT = 1

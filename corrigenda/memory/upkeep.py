@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from corrigenda.atomic import replacing
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidEdit, InvalidRequest, StoreError
-from corrigenda.memory.atomic import replacing
 from corrigenda.memory.conflicts import OnConflict, Plan
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay

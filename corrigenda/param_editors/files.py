@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from corrigenda.atomic import draft
 from corrigenda.edit import Edit
 from corrigenda.param_editors.neurons import Neurons
 from corrigenda.param_editors.update import Consolidation, WeightUpdate, damaged, digest
@@ -110,14 +110,11 @@ def _original(path: Path, row: dict[str, Any], lm: LanguageModel | None) -> torc
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
     """Write tensors and text to ``path``; the file appears whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(_apart(tensors), draft, metadata=meta)
-        draft.replace(path)
+        with draft(path) as part:
+            save_file(_apart(tensors), part, metadata=meta)
     except SafetensorError as error:  # what it makes of a full disk
         raise OSError(errno.EIO, str(error), str(path)) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

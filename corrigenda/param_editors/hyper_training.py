@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from corrigenda.atomic import draft
 from corrigenda.errors import ModelDamaged, UnstableUpdate
 from corrigenda.lm.packed import packed
 from corrigenda.param_editors.anatomy import Anatomy
@@ -278,9 +278,8 @@ class _Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best}
         rest = {name: getattr(self, name) for name in _KEPT}
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(state | {"rest": json.dumps(rest), "recipe": self._mark()}, draft)
-        draft.replace(path)
+        with draft(path) as part:
+            torch.save(state | {"rest": json.dumps(rest), "recipe": self._mark()}, part)
 
     def resume(self, path: Path) -> bool:
         """Go on from what :meth:`save` wrote, if it belongs to the same training; tell whether it does."""

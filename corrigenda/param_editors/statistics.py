@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 
+from corrigenda.atomic import replacing
 from corrigenda.errors import InvalidParams, MissingStatistics, ModelDamaged
 from corrigenda.lm.hooks import Tap
 from corrigenda.lm.tokens import pad, token_ids
-from corrigenda.memory.atomic import replacing
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.files import read_tensors, write_tensors
 from corrigenda.param_editors.forwards import call, ended_after, headed

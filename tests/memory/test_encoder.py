@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corrigenda import atomic
 from corrigenda.errors import ModelDamaged, StoreNotWritable, UnknownModel
 from corrigenda.memory import encoder
 from corrigenda.memory.encoder import Encoder, MiniLM
@@ -135,6 +136,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(encoder.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(atomic.os, "open", refuse)
     with pytest.raises(StoreNotWritable, match=r"cannot write .*: Permission denied"):
         MiniLM.load()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from corrigenda.atomic import replacing
 from corrigenda.errors import InvalidRequest
-from corrigenda.memory.atomic import replacing
 from corrigenda.paths import sync
 
 _CHUNK = 1 << 20

@@ -10,30 +10,38 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from corrigenda.paths import sync
+
 _ABANDONED_AFTER = 3600.0  # seconds; nobody writes one file for longer
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing bytes that takes the place of ``path`` when the block ends, and is dropped if it raises.
+def draft(path: Path) -> Iterator[Path]:
+    """Yield an empty file to write that takes the place of ``path`` when the block ends, and is dropped if it raises.
 
     Readers see the old file or the new one, and after a power cut too. What killed processes left behind is removed.
+    The folder must be there.
 
     Raises:
         OSError: The folder or the disk refuses; ``path`` is as it was.
     """
     _sweep(path)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    # Not tempfile's mkstemp: that keeps other users out, whom the ledger beside it may well let in.
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    # Not tempfile's mkstemp: that keeps other users out, whom what lies beside it may well let in.
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
+        sync(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing bytes; the same as :func:`draft` otherwise."""
+    with draft(path) as part, part.open("wb") as file:
+        yield file
 
 
 def _sweep(path: Path) -> None:
