@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from corrigenda.edit import Edit, EditId
 from corrigenda.errors import InvalidEdit, InvalidRequest, PlanOutdated, UnstableUpdate
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.consolidation.admission import Admission, Trial, admit
+from corrigenda.param_editors.consolidation.asking import Asking
 from corrigenda.param_editors.consolidation.chain import promoted_updates, write_chain
 from corrigenda.param_editors.consolidation.durable import sha256, write_json
 from corrigenda.param_editors.consolidation.editions import Editions
@@ -26,7 +26,6 @@ from corrigenda.param_editors.consolidation.moments import moments_for
 from corrigenda.param_editors.consolidation.notebook import Notebook, content_key
 from corrigenda.param_editors.consolidation.plan import Plan, adds_neurons, require_current, require_weights
 from corrigenda.param_editors.consolidation.printing import Known, Piece, is_staged, keys_task, staged, targets_task
-from corrigenda.param_editors.consolidation.questions import Answer, answer_task
 from corrigenda.param_editors.consolidation.result import Result, read_result
 from corrigenda.param_editors.editor import Editor, editor, files_read
 from corrigenda.param_editors.sampling import Contexts, sample_contexts
@@ -36,9 +35,6 @@ from corrigenda.paths import sync
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
-BEFORE = "before"
-QUESTIONS = 64
-"""Questions of one task and checkpoint."""
 COLLAPSED = 0.5
 """Share of edits that must hold for the others to be dropped one by one; below, they spoil each other as a set."""
 
@@ -138,9 +134,9 @@ class _Job:
             )
             self.contexts = tuple(tuple(group) for group in drawn)
         self.gate = Gate(self.plan.gate, self.plan.edits, self.lm)
-        every = range(len(self.gate.items))
-        before = self._timed("before", lambda: self._ask(BEFORE, list(every)))
-        self.before = [before[place] for place in every]
+        self.asking = Asking(self.gate.questions, self.engine, self._changed, self.say)
+        base = [self.plan.fingerprint, list(self.plan.onto)]
+        self.before = self._timed("before", lambda: self.asking.unprinted(base, self.answers))
         dropped: dict[EditId, str] = {}
         trials = 0
         files = []
@@ -208,11 +204,11 @@ class _Job:
         """Take the gate's figures, with which weights they are of."""
         after = _after([done])
         self._touch_printed(done)
-        name = f"batch-{number}-after-{key}-{content_key(after)}"
-        row: dict[str, Any] = self._timed("gate", lambda: self._examine(name, edits))
+        name = f"after-{key}-{content_key(after)}"
+        row: dict[str, Any] = self._timed("gate", lambda: self._examine(f"batch-{number}", name, edits))
         return row | {"after": after}
 
-    def _examine(self, name: str, edits: Sequence[Edit]) -> dict[str, Any]:
+    def _examine(self, stage: str, name: str, edits: Sequence[Edit]) -> dict[str, Any]:
         """Take the gate's figures; what costs most only when nothing is wrong so far."""
         own = {edit.id for edit in edits}
         ids = frozenset(own | set(self.kept))
@@ -225,7 +221,7 @@ class _Job:
             places = self.gate.asked(check, ids)
             if not places:
                 continue
-            after = self._ask(f"{name}-{check}", places)
+            after = self.asking.printed(stage, f"{stage}-{name}-{check}", places, self.notes)
             taken = self.gate.figures(check, places, self.before, after)
             figures += taken
             if check == "edits":
@@ -320,27 +316,6 @@ class _Job:
             Piece(self.plan.editor, part, contexts, self.params, layer) for part in pieces_of(edits, self.plan.piece)
         ]
         return torch.cat(in_order(self.engine.run(keys_task, pieces, self._changed())))
-
-    def _ask(self, name: str, places: Sequence[int]) -> dict[int, Answer]:
-        """Return the answers to the items at ``places``, by place."""
-        order = sorted(places, key=lambda place: len(self.gate.items[place].question.prompt))
-        parts = pieces_of(order, QUESTIONS)
-        # What is said before does not depend on the plan: another one with the same questions finds it.
-        notes = self.answers if name == BEFORE else self.notes
-        noted = {n: self._before_name(part) if name == BEFORE else f"{name}-{n}" for n, part in enumerate(parts)}
-        missing = [n for n in noted if not (notes.folder / f"{noted[n]}.json").is_file()]
-        questions = [[self.gate.items[place].question for place in parts[n]] for n in missing]
-        for count, (n, answers) in enumerate(self.engine.run(answer_task, questions, self._changed()), 1):
-            notes.value(noted[missing[n]], lambda answers=answers: answers)  # type: ignore[misc]
-            self.say(name.partition("-after-")[0] + " questions", len(parts) - len(missing) + count, len(parts))
-        found: dict[int, Answer] = {}
-        for n, part in enumerate(parts):
-            found |= dict(zip(part, notes.value(noted[n], list), strict=True))
-        return found
-
-    def _before_name(self, places: Sequence[int]) -> str:
-        asked = [asdict(self.gate.items[place].question) for place in places]
-        return content_key(self.plan.fingerprint, list(self.plan.onto), asked)
 
     def _statistics(self) -> Any:
         return moments_for(self.plan.statistics, self.lm, self.params.layers, self.engine, say=self.say)

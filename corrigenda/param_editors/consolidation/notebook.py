@@ -31,10 +31,14 @@ class Notebook:
         self.recalled = 0
         """Steps that did not have to be done."""
 
+    def has(self, name: str) -> bool:
+        """Tell whether the result of the step ``name`` is noted."""
+        return (self.folder / f"{name}.json").is_file()
+
     def value(self, name: str, work: Callable[[], Any]) -> Any:
         """Return the JSON-ready result of the step ``name``; ``work`` is only called where it is not noted."""
         path = self.folder / f"{name}.json"
-        if path.is_file():
+        if self.has(name):
             self.recalled += 1
             return read_json(path)
         found = work()
