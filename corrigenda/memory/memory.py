@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from corrigenda.edit import Edit, normal_form
+from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreNotWritable, about
 from corrigenda.memory import jsonl
 from corrigenda.memory.conflicts import OnConflict, Plan, check_rule, plan_additions, plan_amendment
@@ -293,11 +293,7 @@ class Memory(ReadableMemory):
             target: An open text file, or a path, which is replaced as a whole or not at all.
             namespace: All, by default.
         """
-        with self._replica.lock:
-            state = self._replica.state
-            source = state.live if namespace is None else state.namespace(normal_form(namespace))
-            edits = list(source.values())
-        return jsonl.write_edits(edits, target)
+        return jsonl.write_edits(self.live_whenever(namespace), target)
 
     def close(self) -> None:
         """Save the index and let go of the store. The edits were safe before."""

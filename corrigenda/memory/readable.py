@@ -80,6 +80,12 @@ class ReadableMemory:
             moment = at or datetime.now(UTC)
             return tuple(edit for edit in edits if edit.validity.covers(moment))
 
+    def live_whenever(self, namespace: str | None = None) -> tuple[Edit, ...]:
+        """Return the live edits of ``namespace`` (all, by default) whenever they hold, oldest first."""
+        with self._replica.lock:
+            state = self._replica.state
+            return tuple((state.live if namespace is None else state.namespace(normal_form(namespace))).values())
+
     def is_live(self, edit_id: str, *, at: datetime | None = None) -> bool:
         """Tell whether ``edit_id`` (in full) is live and holds ``at`` that time, now by default."""
         with self._replica.lock:

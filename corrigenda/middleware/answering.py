@@ -27,6 +27,8 @@ MAX_NEW_TOKENS = 64
 BATCH_SIZE = 16
 """Most requests of one call of ``generate``."""
 _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+_COLDEST = 1e-6
+"""Temperature below which answers are greedy: scores divided by less leave the range of float32."""
 _REFUSED = frozenset({"inputs", "input_ids", "attention_mask", "decoder_input_ids", "streamer", "num_return_sequences"})
 
 
@@ -68,9 +70,10 @@ class Options:
         for name in {"max_new_tokens", "max_length"} & set(passed):
             if not isinstance(passed[name], int) or passed[name] < 1:
                 raise InvalidRequest(f"{name} must be at least 1, not {passed[name]!r}")
-        if passed.get("temperature", 1) == 0:  # greedy by the custom of APIs; transformers refuses it
-            del passed["temperature"]
-            passed["do_sample"] = False
+        temperature = passed.get("temperature")
+        if isinstance(temperature, int | float) and 0 <= temperature < _COLDEST:
+            # Greedy by the custom of APIs; transformers refuses a temperature of 0.
+            passed = {name: value for name, value in passed.items() if name not in _SAMPLING} | {"do_sample": False}
         if "generation_config" not in passed:
             # None is transformers' word for "unset".
             passed.setdefault("do_sample", any(passed.get(name) is not None for name in _SAMPLING))

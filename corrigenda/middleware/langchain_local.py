@@ -90,9 +90,10 @@ class LocalChatModel(BaseChatModel):
         yield ChatGenerationChunk(message=last)
 
     def _options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        options: dict[str, Any] = {"max_new_tokens": kwargs.get("max_tokens", self.max_tokens)}
-        if temperature := kwargs.get("temperature", self.temperature):
-            options["temperature"] = temperature
+        options: dict[str, Any] = {
+            "max_new_tokens": kwargs.get("max_tokens", self.max_tokens),
+            "temperature": kwargs.get("temperature", self.temperature),
+        }
         return options | ({"stop": tuple(stop)} if stop else {})
 
     def _usage(self, turns: Sequence[Message], said: str) -> UsageMetadata:

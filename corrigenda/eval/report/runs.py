@@ -7,8 +7,6 @@ from typing import Any
 
 from corrigenda.eval.report.entries import Entry
 
-_AT_EDIT, _LOCALITY_TOKENS = 100, 8
-"""The defaults of ``eval run``: what is left out of a command."""
 COLUMNS = ("results", "command", "edits hash", "started", "seconds", "commit")
 
 
@@ -37,7 +35,7 @@ def command(results: Any) -> str:
     for name, flag in (("together", "--edits-per-batch"), ("retracted", "--retract")):
         if settings.get(name):
             words += [flag, str(settings[name])]
-    if settings.get("at_edit", _AT_EDIT) != _AT_EDIT:
+    if "at_edit" in settings:
         words += ["--at-edit", str(settings["at_edit"])]
     if settings.get("checkpoints"):
         words += ["--checkpoints", ",".join(map(str, settings["checkpoints"]))]
@@ -52,7 +50,7 @@ def command(results: Any) -> str:
     if settings.get("tasks"):
         words += ["--task-limit", str(max(task["n"] for task in settings["tasks"]))]
     words += _of_the_method(settings)
-    if (tokens := settings.get("max_new_tokens", {}).get("locality", _LOCALITY_TOKENS)) != _LOCALITY_TOKENS:
+    if (tokens := settings.get("max_new_tokens", {}).get("locality")) is not None:
         words += ["--locality-tokens", str(tokens)]
     if (shard := results.get("shard", [1, 1])) != [1, 1]:
         words += ["--shard", "/".join(map(str, shard))]

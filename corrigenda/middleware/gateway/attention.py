@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 
 from corrigenda.chat import Chat
-from corrigenda.edit import normal_form
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.mentions import Names, tokenize
 from corrigenda.memory.texts import word_set
@@ -90,10 +89,7 @@ class Attention:
             self._seen = version
         if namespace not in self._nameless:
             # Of all times: when an edit begins to hold, the ledger says nothing new.
-            replica = self.memory.replica
-            with replica.lock:
-                edits = replica.state.namespace(normal_form(namespace)).values()
-                self._nameless[namespace] = any(not edit.names for edit in edits)
+            self._nameless[namespace] = any(not edit.names for edit in self.memory.live_whenever(namespace))
         return self._nameless[namespace]
 
 

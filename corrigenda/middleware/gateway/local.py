@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _MOST_TOKENS = 4096
 _DEFAULT_TOKENS = 256
-_COLDEST = 1e-6
-"""Temperature below which answers are greedy: scores divided by less leave the range of float32."""
 _DONE = object()
 
 
@@ -301,7 +299,7 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     longest = next((limit for limit in limits if limit is not None), _DEFAULT_TOKENS)
     if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
         raise Refusal(400, "invalid_value", f"max_tokens must be a whole number of 1 and more, not {longest!r:.50}")
-    options: dict[str, Any] = {"max_new_tokens": min(longest, _MOST_TOKENS)}
+    options: dict[str, Any] = {"max_new_tokens": min(longest, _MOST_TOKENS), "temperature": 0.0}
     for name, low, high in (("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0)):
         value = body.get(name)
         if value is None:
@@ -309,8 +307,6 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise Refusal(400, "invalid_value", f"{name} must be a number from {low} to {high}")
         options[name] = float(value)
-    if options.get("temperature", 0.0) < _COLDEST:  # greedy; transformers refuses a temperature of 0
-        options = {"max_new_tokens": options["max_new_tokens"]}
     if isinstance(body.get("seed"), int):
         options["seed"] = body["seed"]
     stop = body.get("stop")

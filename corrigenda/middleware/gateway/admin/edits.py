@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from corrigenda.edit import Edit, EditId
+from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, UnknownEdit
 from corrigenda.memory import jsonl
 from corrigenda.memory.memory import Memory
@@ -136,22 +136,16 @@ class Edits:
         version = call.number("version", -1, 0, 1 << 62)
         then = {edit.id: edit for edit in self.memory.state(version, namespace)}
         reason = call.optional("reason", 1_000) or f"roll back to version {version}"
-        gone = sorted(self._in_ledger(namespace) - set(then))
+        gone = sorted({edit.id for edit in self.memory.live_whenever(namespace)} - set(then))
         for edit_id in gone:
             with contextlib.suppress(UnknownEdit):  # it was derived from one of the others, and has gone with it
                 self.memory.retract(edit_id, reason=reason, author=call.key.name)
-        now = self._in_ledger(namespace)
+        now = {edit.id for edit in self.memory.live_whenever(namespace)}
         back = [edit for edit_id, edit in then.items() if edit_id not in now]
         self.memory.add_many([edit.replace(author=call.key.name) for edit in back], on_conflict="coexist")
         return {"retracted": len(gone), "restored": len(back), "version": self.memory.version}
 
     # How
-
-    def _in_ledger(self, namespace: str) -> set[EditId]:
-        """Return the live edits of ``namespace``, whenever they hold."""
-        replica = self.memory.replica
-        with replica.lock:
-            return set(replica.state.namespace(namespace))
 
     def _known(self, call: Call, role: Role) -> Edit:
         """Return the edit of the path; one of a namespace that the key is not for does not exist for it."""
