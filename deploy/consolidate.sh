@@ -18,7 +18,8 @@ fi
 if [ -e "$plan" ]; then
   # shellcheck disable=SC2086 (one word each)
   corrigenda consolidate run "$plan" --promote "${PUBLISH_AS:-lora}" $servers || result=$?
-  # 0 promoted, 1 the gate let nothing through, 2 refused: each is an end. Killed or crashed (70) is not: the plan stays.
+  # 0 promoted, 1 the gate let nothing through, 2 refused: each is an end. Killed, crashed (70), or stopped by a disk, a
+  # lock or a server (75) is not: the plan stays.
   [ "$result" -le 2 ] && mv "$plan" "$plan.done"
   # What the gate refused is no failure: who restarts what failed would plan the same edits again at once.
   [ "$result" -eq 1 ] && result=0

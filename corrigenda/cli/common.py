@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 FAILED = 2
 """Exit code of a command that refused its input or could not do its work."""
+PASSING = 75
+"""Exit code where a disk, a lock or a server refused, which may pass: the same command may work later (EX_TEMPFAIL)."""
 CRASHED = 70
 """Exit code after an error that nobody foresaw; 1, Python's own, is an answer: the gate is closed, a check failed."""
 
@@ -48,7 +51,7 @@ DEFAULT_MODEL = "smollm2"
 
 
 class CorrigendaGroup(TyperGroup):
-    """A command group that prints this package's errors as message and remedy, and exits with :data:`FAILED`."""
+    """A command group that prints this package's errors as message and remedy, and exits with a code for them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Remember the arguments: how an error is shown depends on them, also when parsing goes no further."""
@@ -67,7 +70,12 @@ class CorrigendaGroup(TyperGroup):
                 print_json({"error": describe_error(_own(error))})
             else:
                 show_error(_own(error))
-            raise typer.Exit(FAILED) from error
+            raise typer.Exit(_code(error)) from error
+
+
+def _code(error: CorrigendaError | OSError) -> int:
+    misnamed = isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError)
+    return PASSING if isinstance(error, OSError) and not misnamed else FAILED
 
 
 def _own(error: CorrigendaError | OSError) -> CorrigendaError:
@@ -79,6 +87,18 @@ def _own(error: CorrigendaError | OSError) -> CorrigendaError:
     return CorrigendaError(
         f"{error.filename} cannot be read or written: {error.strerror or error}", remedy="Name another place."
     )
+
+
+def check_output(path: Path) -> None:
+    """Find out whether ``path`` can be written, before time is spent on what is to be written there; makes its folder.
+
+    Raises:
+        InvalidRequest: It cannot.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InvalidRequest(f"{path} cannot be written to", remedy="Name a file in a writable place.")
 
 
 def refuse_idle(idle: Mapping[str, bool], remedy: str) -> None:

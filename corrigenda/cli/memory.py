@@ -129,8 +129,8 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make live again what was live at a version or time, and nothing else. The history keeps everything."""
+    from corrigenda.memory.restoring import restore as put_back
     from corrigenda.memory.upkeep import open_memory
-    from corrigenda.memory.upkeep import restore as put_back
 
     with open_memory(memory) as store:
         events = put_back(store, version=version, at=_moment(at))

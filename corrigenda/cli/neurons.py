@@ -13,6 +13,7 @@ from corrigenda.cli.common import (
     DEFAULT_MODEL,
     AsJson,
     ModelName,
+    check_output,
     console,
     load_model,
     print_json,
@@ -35,13 +36,12 @@ def neurons(
 ) -> None:
     """List the feed-forward neurons that an answer hangs on (integrated gradients)."""
     from corrigenda.edit import Edit
-    from corrigenda.eval.results import check_writable
     from corrigenda.param_editors.anatomy import Anatomy
     from corrigenda.param_editors.attribution import attributions, strongest
     from corrigenda.param_editors.knowledge_neurons import old_token
 
     if plot is not None:
-        check_writable(plot)
+        check_output(plot)
     lm = load_model(model, quiet=as_json)
     token = old_token(lm, Edit(prompt, "-", old_answer=answer))
     anatomy = Anatomy(lm)

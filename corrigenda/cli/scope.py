@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import AsJson, console, err_console, open_memory, print_json, print_table
+from corrigenda.cli.common import AsJson, check_output, console, err_console, open_memory, print_json, print_table
 from corrigenda.cli.scope_live import live
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,13 +50,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the classifier on labelled pairs."""
-    from corrigenda.eval.results import check_writable
     from corrigenda.memory.judge import FrameJudge
     from corrigenda.memory.scope_evaluation import evaluate, reliability_diagram
     from corrigenda.memory.scope_pairs import read_pairs
 
     if plot is not None:
-        check_writable(plot)
+        check_output(plot)
     rows, judge = read_pairs(pairs), FrameJudge.load(weights)
     found = evaluate(rows, judge)
     if plot is not None:

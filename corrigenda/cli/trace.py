@@ -13,6 +13,7 @@ from corrigenda.cli.common import (
     DEFAULT_MODEL,
     AsJson,
     ModelName,
+    check_output,
     console,
     load_model,
     print_json,
@@ -38,12 +39,11 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Find the layers to edit: disturb the subject, put back one state after the other, see which brings the answer."""
-    from corrigenda.eval.results import check_writable
     from corrigenda.param_editors import tracing
 
     for path in (json_file, png):
         if path is not None:
-            check_writable(path)
+            check_output(path)
     lm = load_model(model, quiet=as_json)
     found = with_status(
         "tracing",

@@ -97,6 +97,7 @@ class Outbox:
 
     def requeue(self) -> int:
         """Let those that were put aside wait once more, in their old places; return how many."""
+        self._stuck = ("", 0.0)
         with self._lock, translated(self.path):
             return self._db.execute("UPDATE intents SET refused = NULL WHERE refused IS NOT NULL").rowcount
 
@@ -120,6 +121,8 @@ class Outbox:
             except _IMPOSSIBLE as error:
                 refused = str(error)
             except Exception as error:  # encoders may raise anything
+                if isinstance(error, _PASSING):
+                    self._stuck = ("", 0.0)  # that time is the ledger's, not the intent's own
                 if isinstance(error, _PASSING) or not self._blocks(intent_id):
                     self.obstacle = brief(error)
                     return done

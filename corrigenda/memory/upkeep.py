@@ -1,4 +1,4 @@
-"""Upkeep of a memory: check it against itself, put it back to an earlier state, move it, slim it, fill it."""
+"""Upkeep of a memory: check it against itself, move it, slim it, fill it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from corrigenda.atomic import replacing
 from corrigenda.edit import Edit
-from corrigenda.errors import ImportFailed, InvalidEdit, InvalidRequest, StoreError
+from corrigenda.errors import ImportFailed, InvalidEdit, StoreError
 from corrigenda.memory.conflicts import OnConflict, Plan
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
@@ -206,37 +206,6 @@ def _check_state(path: Path, events: Sequence[Event]) -> str:
     if list(state.live.items()) != list(then.live.items()) or state.known != then.known or state.links != then.links:
         return f"it does not hold what was live at event {state.seq}"
     return "whole"
-
-
-def restore(memory: Memory, *, version: int | None = None, at: datetime | None = None) -> int:
-    """Make live again what was live at an earlier version, or time, and nothing else; return the events it took.
-
-    The history keeps what was undone.
-
-    Raises:
-        InvalidRequest: Not one of version and time, or a version that never was.
-        StoreError: Nothing was written; the subclass says why.
-    """
-    if (version is None) == (at is None):
-        raise InvalidRequest("give a version or a time", remedy="One of the two.")
-    events = memory.replica.store.read()
-    if version is None:
-        # The last one that is not later: the clocks of writers differ, so that the times need not be in order.
-        version = max((event.seq for event in events if at is not None and event.when <= at), default=0)
-    if not 0 <= version <= len(events):
-        raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {len(events)}.")
-    then = replay(events[:version])
-    reason = f"restored to version {version}"
-
-    def decide(now: State) -> Plan:
-        # What changed and kept its id is only restored: a retraction would take along what was derived from it.
-        gone = [edit for edit_id, edit in now.live.items() if edit_id not in then.live]
-        along = {child for edit in gone for child in now.descendants(edit.id)}
-        back = [edit for edit_id, edit in then.live.items() if now.live.get(edit_id) != edit or edit_id in along]
-        undone = [Event("retracted", edit, reason=reason) for edit in gone]
-        return Plan([*undone, *(Event("restored", edit, reason=reason) for edit in back)])
-
-    return len(memory.replica.write(decide).events)
 
 
 def reencode(memory: Memory, *, progress: Progress = lambda done: None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from corrigenda.cli import main
-from corrigenda.cli.common import CRASHED
+from corrigenda.cli.common import CRASHED, check_output
+from corrigenda.errors import CorrigendaError, ModelLocked, StoreUnavailable, UnknownEdit
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,34 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     result = run(*arguments, tmp_path, "--json")
     assert result.exit_code == 2
     assert "cannot be written to" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_what_is_there_may_be_written_wherever_it_is(tmp_path: Path) -> None:
+    check_output(Path("/dev/null"))
+    check_output(tmp_path / "new" / "folder" / "file.png")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "batch-0.safetensors"), 75),
+        (StoreUnavailable("the server is away"), 75),
+        (ModelLocked("another job prints into it"), 75),
+        (FileNotFoundError(errno.ENOENT, "No such file", "plan.json"), 2),
+        (UnknownEdit("no such edit"), 2),
+    ],
+)
+def test_what_may_pass_is_told_from_a_refusal(
+    run: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def refuse(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("corrigenda.cli.trace.check_output", refuse)
+    result = run("trace", "Paris is in", "--subject", "Paris", "--png", "x.png", "--json")
+    assert result.exit_code == code
+    expected = error.message if isinstance(error, CorrigendaError) else error.strerror  # type: ignore[attr-defined]
+    assert expected in json.loads(result.stdout)["error"]["message"]
 
 
 def test_what_nobody_foresaw_is_told_from_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

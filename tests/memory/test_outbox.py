@@ -62,3 +62,25 @@ def test_each_has_a_patience_of_its_own(outbox: Outbox) -> None:
     assert outbox.deliver(away) == 0
     assert (len(outbox), outbox.refused()) == (1, [])
     outbox.close()
+
+
+def test_neither_an_absent_ledger_nor_a_new_try_counts_against_an_intent(outbox: Outbox) -> None:
+    outbox.deliver(lambda intent: None)
+    outbox.put(Intent("add", {"name": "first"}))
+    errors = [RuntimeError("a hiccup"), StoreUnavailable("away"), RuntimeError("a second one")]
+
+    def carry_out(intent: Intent) -> None:
+        raise errors.pop(0)
+
+    assert outbox.deliver(carry_out) == 0
+    outbox._stuck = (outbox._stuck[0], -1e9)  # since when the ledger has been away
+    for _ in range(2):
+        assert outbox.deliver(carry_out) == 0
+    assert outbox.refused() == []
+    outbox._stuck = (outbox._stuck[0], -1e9)
+    errors += [RuntimeError("for good"), RuntimeError("once more")]
+    outbox.deliver(carry_out)
+    assert outbox.requeue() == 1
+    outbox.deliver(carry_out)
+    assert outbox.refused() == []
+    outbox.close()

@@ -19,6 +19,7 @@ from corrigenda.errors import ImportFailed, InvalidRequest, StoreError
 from corrigenda.memory import upkeep
 from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.ledger import Event, replay
+from corrigenda.memory.restoring import restore
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.upkeep import (
     import_big,
@@ -27,7 +28,6 @@ from corrigenda.memory.upkeep import (
     open_memory,
     open_store,
     reencode,
-    restore,
     verify,
     wanted_keys,
 )

@@ -193,6 +193,8 @@ class _Job:
         try:
             done = self._timed("print", lambda: self._print(made, edits))
         except (UnstableUpdate, InvalidEdit, InvalidRequest) as error:
+            if isinstance(error, InvalidRequest) and error.edit is None:
+                raise  # it is wrong with the plan, not with an edit
             return {"failed": {}, "lost": {}, "faults": [error.message], "figures": {}, "after": []}
         try:
             return self._judged(number, key, edits, done)

@@ -211,6 +211,19 @@ def test_a_roll_back_takes_what_was_derived_along(as_role: As, memory: Memory) -
     assert {edit.id for edit in memory.state(memory.version)} == whole
 
 
+def test_a_roll_back_undoes_amendments_that_keep_the_id(as_role: As, memory: Memory) -> None:
+    first = memory.add("The capital of Peru is", "Cusco", subject="Peru", aliases=["PE"], tags=["a"], author="bob")
+    memory.add_consequences([Edit("Cusco is the capital of", "Peru", subject="Cusco", parent=first.id)])
+    other = memory.add("The capital of Peru is", "Arequipa", namespace="other")
+    memory.amend(first.id, aliases=["PE", "Perú"], tags=["b"])
+    before = memory.state(2)
+    answer = as_role().post("/rollback", json={"version": 2}).json()
+    assert (answer["retracted"], answer["restored"]) == (0, 1)
+    assert set(memory.state(memory.version)) == set(before)
+    assert memory.state(memory.version, "other") == (other,)
+    assert {event.author for event in memory.events(after=4)} == {"ann"}
+
+
 def test_asking_keeps_nobody_from_anything_else(
     as_role: As, stub: Stub, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,15 @@ from learned import edit, facts
 from learned_consolidation import EDITED, PARAMS, good_edits, poison, same, weights_of
 
 from corrigenda.edit import Edit
-from corrigenda.errors import InvalidEdit, InvalidParams, MissingStatistics, ModelLocked, NothingToPrint, PlanOutdated
+from corrigenda.errors import (
+    InvalidEdit,
+    InvalidParams,
+    InvalidRequest,
+    MissingStatistics,
+    ModelLocked,
+    NothingToPrint,
+    PlanOutdated,
+)
 from corrigenda.lm.loading import load
 from corrigenda.param_editors.consolidation import job
 from corrigenda.param_editors.consolidation.editions import Editions
@@ -289,6 +297,18 @@ def test_what_an_editor_refuses_is_dropped_and_too_long_edits_are_never_planned(
     result = world.run(plan)
     assert result.dropped == {bad.id: "not this one"}
     assert len(result.kept) == 2
+
+
+def test_what_is_wrong_with_the_plan_stops_the_job_with_its_remedy(world, monkeypatch):
+    def refusing(self, made, edits):
+        raise InvalidRequest("the previous consolidation holds no keys of layer 5", remedy="Chain the same layers.")
+
+    monkeypatch.setattr(job._Job, "_print", refusing)
+    plan = world.plan()
+    with pytest.raises(InvalidRequest, match="no keys of layer 5"):
+        world.run(plan)
+    monkeypatch.undo()
+    assert world.run(plan).kept
 
 
 def written(editions, result):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit
-from corrigenda.errors import InvalidEdit, UnknownEdit
+from corrigenda.errors import InvalidEdit, InvalidRequest, UnknownEdit
 from corrigenda.memory import jsonl
+from corrigenda.memory.ledger import replay
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.restoring import roll_back
 from corrigenda.middleware.gateway.access import Access
 from corrigenda.middleware.gateway.admin.call import MAX_OFFSET, Call
 from corrigenda.middleware.gateway.admin.rows import edit_row
@@ -134,16 +136,13 @@ class Edits:
         """Make the edits of a namespace what they were after an event of the ledger; by new events, nothing is lost."""
         namespace = call.namespace("admin")
         version = call.number("version", -1, 0, 1 << 62)
-        then = {edit.id: edit for edit in self.memory.state(version, namespace)}
+        if version > self.memory.version:
+            raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.memory.version}.")
         reason = call.optional("reason", 1_000) or f"roll back to version {version}"
-        gone = sorted({edit.id for edit in self.memory.live_whenever(namespace)} - set(then))
-        for edit_id in gone:
-            with contextlib.suppress(UnknownEdit):  # it was derived from one of the others, and has gone with it
-                self.memory.retract(edit_id, reason=reason, author=call.key.name)
-        now = {edit.id for edit in self.memory.live_whenever(namespace)}
-        back = [edit for edit_id, edit in then.items() if edit_id not in now]
-        self.memory.add_many([edit.replace(author=call.key.name) for edit in back], on_conflict="coexist")
-        return {"retracted": len(gone), "restored": len(back), "version": self.memory.version}
+        then = replay(self.memory.events(until=version))
+        done = roll_back(self.memory, then, reason=reason, author=call.key.name, namespace=namespace)
+        kinds = Counter(event.kind for event in done)
+        return {"retracted": kinds["retracted"], "restored": kinds["restored"], "version": self.memory.version}
 
     # How
 
