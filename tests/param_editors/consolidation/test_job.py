@@ -299,15 +299,14 @@ def test_what_an_editor_refuses_is_dropped_and_too_long_edits_are_never_planned(
     assert len(result.kept) == 2
 
 
-def test_what_is_wrong_with_the_plan_stops_the_job_with_its_remedy(world, monkeypatch):
+def test_what_is_wrong_with_the_plan_stops_the_job_with_its_remedy(world):
     def refusing(self, made, edits):
         raise InvalidRequest("the previous consolidation holds no keys of layer 5", remedy="Chain the same layers.")
 
-    monkeypatch.setattr(job._Job, "_print", refusing)
     plan = world.plan()
-    with pytest.raises(InvalidRequest, match="no keys of layer 5"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InvalidRequest, match="no keys of layer 5"):
+        patch.setattr(job._Job, "_print", refusing)
         world.run(plan)
-    monkeypatch.undo()
     assert world.run(plan).kept
 
 
