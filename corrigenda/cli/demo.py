@@ -12,7 +12,7 @@ from rich.table import Table
 
 from corrigenda.cli.common import AsJson, console, load_model, open_memory, print_json
 from corrigenda.edit import Edit
-from corrigenda.errors import StoreNotWritable
+from corrigenda.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _check_own(memory: Path) -> None:
     where = located(memory)
     remedy = "Name another file with --memory, or use this memory as it is with --keep."
     if is_url(where):
-        raise StoreNotWritable(f"{where} is shared: the demo does not remove it to begin anew", remedy=remedy)
+        raise InvalidRequest(f"{where} is shared: the demo does not remove it to begin anew", remedy=remedy)
     if not memory.exists():
         return
     store = open_store(where, readonly=True)
@@ -134,7 +134,7 @@ def _check_own(memory: Path) -> None:
     finally:
         store.close()
     if others:
-        raise StoreNotWritable(
+        raise InvalidRequest(
             f"{where} holds {len(others):,} edits that are not the demo's: it is not removed to begin anew",
             remedy=remedy,
         )
