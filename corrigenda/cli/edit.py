@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from corrigenda.errors import InvalidEdit
 
 if TYPE_CHECKING:
     from corrigenda.memory.memory import Memory
+    from corrigenda.middleware.expansion import Expansion
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -117,33 +119,37 @@ def expand(
 ) -> None:
     """Add what follows from a live edit: other names of its subject, its inverse, consequences one step on."""
     wanted = expanding.Wanted(review, alias_table, facts, ask_model, many_valued, relations, reword)
+    propose = wanted.proposing(quiet=as_json)
     with open_memory(memory) as store:
         edit = store.get(edit_id)
-        _expand("expanded", edit, store, wanted, as_json)
+        _expand("expanded", edit, store, propose, review, as_json)
 
 
 def _add(edit: Edit, memory: Path, on_conflict: Conflict, wanted: expanding.Wanted | None, as_json: bool) -> None:
     """Add ``edit``, and what follows from it if that is wanted; report both."""
+    propose = wanted.proposing(quiet=as_json) if wanted is not None else None  # files may be missing: nothing is added
     with open_memory(memory) as store:
         stored = store.add(edit, on_conflict=on_conflict)
         if wanted is None or not as_json:
             _report("added", stored, store.version, as_json)
-        if wanted is not None:
-            _expand("added", stored, store, wanted, as_json)
+        if wanted is not None and propose is not None:
+            _expand("added", stored, store, propose, wanted.review, as_json)
     if stored.subject is None and not as_json:
         err_console().print("[yellow]note:[/] without --subject the scope classifier has less to go by")
 
 
-def _expand(done: str, edit: Edit, store: Memory, wanted: expanding.Wanted, as_json: bool) -> None:
+def _expand(
+    done: str, edit: Edit, store: Memory, propose: Callable[[Edit, Memory], Expansion], review: bool, as_json: bool
+) -> None:
     """Add what follows from ``edit``, after asking if that is wanted, and say so."""
     from corrigenda.middleware.expansion import adopt
 
-    found = wanted.proposed(edit, store, quiet=as_json)
-    if wanted.review and as_json:
+    found = propose(edit, store)
+    if review and as_json:
         proposed = expanding.rows_of(found)
         print_json({"done": done, "version": store.version, "edit": _row(edit), "proposed": proposed})
         return
-    chosen = expanding.reviewed(found) if wanted.review else found
+    chosen = expanding.reviewed(found) if review else found
     derived = adopt(store, [chosen])
     if as_json:
         kept = {"aliases": list(chosen.aliases), "paraphrases": list(chosen.paraphrases)}

@@ -118,8 +118,8 @@ class Wanted:
             "--reword": self.reword,
         }
 
-    def proposed(self, edit: Edit, memory: Memory, *, quiet: bool) -> Expansion:
-        """Return what follows from ``edit``; nothing is added."""
+    def proposing(self, *, quiet: bool) -> Callable[[Edit, Memory], Expansion]:
+        """Read the files and load the model; return what says what follows from an edit, and adds nothing."""
         from corrigenda.middleware.expansion import FOLLOWING, KINDS, expand
         from corrigenda.middleware.relations import Relations
 
@@ -127,8 +127,12 @@ class Wanted:
         table = Relations.read(self.relations) if self.relations is not None else None
         kinds = KINDS if self.reword else FOLLOWING
         many = self.many_valued or ()
-        (found,) = expand([edit], knowledge, memory.encoder, kinds=kinds, relations=table, many_valued=many)
-        return found
+
+        def proposed(edit: Edit, memory: Memory) -> Expansion:
+            (found,) = expand([edit], knowledge, memory.encoder, kinds=kinds, relations=table, many_valued=many)
+            return found
+
+        return proposed
 
 
 def knowledge_from(aliases: Path | None, facts: Path | None, ask_model: str | None, *, quiet: bool) -> Knowledge:

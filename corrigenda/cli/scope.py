@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from corrigenda.cli.common import AsJson, check_output, console, err_console, open_memory, print_json, print_table
+from corrigenda.cli.common import (
+    DEFAULT_MEMORY,
+    AsJson,
+    MemoryPath,
+    check_output,
+    console,
+    err_console,
+    open_memory,
+    print_json,
+    print_table,
+)
 from corrigenda.cli.scope_live import live
 
 app = typer.Typer(no_args_is_help=True)
@@ -74,15 +84,14 @@ def evaluate(
     console().print(f"False fires against what was promised, mean of 50 splits: {kept}")
 
 
-Live = Annotated[Path, typer.Option(help="The memory whose edits are live.")]
 Traffic = Annotated[Path, typer.Option(help="Log of queries that concern no edit: one a line, or JSON lines.")]
 Whose = Annotated[str, typer.Option("--namespace", "-n", help="Whose edits.")]
 
 
 @app.command()
 def calibrate(
-    memory: Live,
     queries: Traffic,
+    memory: MemoryPath = DEFAULT_MEMORY,
     rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of such queries that may fire.")] = 0.01,
     namespace: Whose = "default",
     weights: Weights = None,
@@ -96,7 +105,7 @@ def calibrate(
     from corrigenda.memory.scope_thresholds import Calibration, Thresholds, selected
 
     scope, scores = _scores(memory, queries, namespace, weights)
-    threshold = threshold_for(rate, scores)
+    threshold = threshold_for(rate, scores, least=scope.judge.threshold)
     bounded = threshold <= 1
     if bounded and not dry_run:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -122,8 +131,8 @@ def calibrate(
 
 @app.command()
 def drift(
-    memory: Live,
     queries: Traffic,
+    memory: MemoryPath = DEFAULT_MEMORY,
     namespace: Whose = "default",
     weights: Weights = None,
     as_json: AsJson = False,

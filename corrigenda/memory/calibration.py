@@ -18,7 +18,7 @@ from corrigenda.errors import InvalidRequest
 Numbers = NDArray[np.float64]
 
 
-def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike) -> float:
+def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike, *, least: float = 0.0) -> float:
     """Return the threshold that a new out-of-scope score reaches with probability at most ``false_fire_rate``.
 
     An edit fires when its score is at least the threshold. Of a live memory, use the highest score a query gets from
@@ -27,10 +27,12 @@ def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike) -> 
     Args:
         false_fire_rate: α, above 0 and below 1.
         scores_of_out_of_scope: n scores, each the highest of one out-of-scope query; higher is surer of "in scope".
+        least: The threshold is not below it. Traffic that names no edited subject scores 0 for the most part: it bounds
+            its own kind of false fire by next to nothing, and says nothing of questions near to an edit.
 
     Returns:
-        A number just above the k-th smallest score, k = ⌈(n + 1)(1 − α)⌉; infinity when n < 1/α − 1: so few scores
-        bound nothing.
+        A number just above the k-th smallest score, k = ⌈(n + 1)(1 − α)⌉, or ``least``; infinity when n < 1/α − 1: so
+        few scores bound nothing.
 
     Raises:
         InvalidRequest: A rate outside (0, 1), no scores, or scores that are not finite.
@@ -44,7 +46,7 @@ def threshold_for(false_fire_rate: float, scores_of_out_of_scope: ArrayLike) -> 
     rank = math.ceil(round((scores.size + 1) * (1 - false_fire_rate), 9))
     if rank > scores.size:
         return math.inf
-    return float(np.nextafter(scores[rank - 1], math.inf))
+    return max(float(np.nextafter(scores[rank - 1], math.inf)), least)
 
 
 def held_out_rates(

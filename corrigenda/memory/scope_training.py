@@ -27,7 +27,7 @@ from corrigenda.memory.judge import INPUTS, RISING, Pair, paired, plain_inputs
 from corrigenda.memory.scope_augmentation import FramePair, invented, varied
 from corrigenda.memory.scope_pairs import LabelledPair, relation_groups
 from corrigenda.memory.texts import index_text
-from corrigenda.memory.trees import Trees, fit
+from corrigenda.memory.trees import Trees, boosting, fit
 
 Numbers = NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -75,7 +75,11 @@ def train(
 
     Returns:
         The report: measures by fold and overall, also written to ``report.json``.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
     """
+    boosting()  # is wanted after an hour of tuning, and missed now
     recipe = recipe or Recipe()
     out.mkdir(parents=True, exist_ok=True)
     folds = fold_of(relation_groups(pairs), recipe.folds, recipe.seed)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corrigenda.errors import MissingExtra
+
 Numbers = NDArray[np.float64]
 
 
@@ -85,6 +87,15 @@ class Trees:
         )
 
 
+def boosting() -> Any:
+    """Return scikit-learn's class of boosted trees. Raises :class:`MissingExtra`."""
+    try:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+    except ImportError as error:
+        raise MissingExtra.named("train", "sklearn") from error
+    return HistGradientBoostingClassifier
+
+
 def fit(
     rows: Numbers,
     labels: NDArray[np.int64],
@@ -103,10 +114,11 @@ def fit(
         leaves: How many leaves each has at most.
         rising: Features with which the sum never falls.
         seed: Makes it repeatable.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier
 
-    model = HistGradientBoostingClassifier(
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    model = boosting()(
         max_iter=count,
         max_leaf_nodes=leaves,
         learning_rate=0.1,

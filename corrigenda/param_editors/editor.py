@@ -98,11 +98,17 @@ def editor(name: str) -> Editor:
 
     Raises:
         UnknownName: None is called so; suggests neighbours.
+        InvalidParams: What another package registered under it is no editor.
     """
     known = editors()
     if name not in known:
         raise UnknownName.among("editor", name, list(known))
     made: Editor = known[name].load()()
+    if lacking := [part for part in ("name", "params_type", "needs_statistics", "apply") if not hasattr(made, part)]:
+        raise InvalidParams(
+            f"{known[name].value} is registered as the editor {name!r}, but has no {', '.join(lacking)}",
+            remedy="See corrigenda.param_editors.editor.Editor.",
+        )
     return made
 
 

@@ -35,6 +35,11 @@ def tables(tmp_path: Path) -> tuple[str, ...]:
     return ("--alias-table", str(aliases), "--facts", str(facts))
 
 
+def test_nothing_is_added_where_a_table_is_missing(run: Any, tmp_path: Path):
+    assert run(*ADD, "--expand", "--alias-table", "nowhere.json").exit_code == 2
+    assert not (tmp_path / "corrigenda.db").exists()
+
+
 def test_what_follows_is_added_with_the_edit(run_json: Any, tables: tuple[str, ...]):
     done = run_json(*ADD, "--expand", *tables)
     assert done["expansion"]["aliases"] == ["Holland"]

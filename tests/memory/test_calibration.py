@@ -39,6 +39,12 @@ def test_the_rank_is_the_one_of_split_conformal_prediction():
     assert threshold_for(0.009, scores) == math.inf  # too few scores bound nothing
 
 
+def test_traffic_that_comes_near_to_no_edit_does_not_lower_the_threshold():
+    assert threshold_for(0.1, [0.0] * 99, least=0.9) == 0.9
+    assert threshold_for(0.1, [0.95] * 99, least=0.9) > 0.95
+    assert threshold_for(0.001, [0.0] * 99, least=0.9) == math.inf
+
+
 def test_ties_do_not_fire():
     assert rate_above([0.5] * 100, threshold_for(0.05, [0.5] * 100)) == 0
 

@@ -252,6 +252,15 @@ def test_two_editors_of_one_name_are_refused(monkeypatch):
         editors()
 
 
+def test_what_is_registered_and_no_editor_is_refused(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    point = EntryPoint("odd", "collections:Counter", editor_module.GROUP)
+    monkeypatch.setattr(editor_module, "entry_points", lambda group: [point])
+    with pytest.raises(InvalidParams, match="'odd', but has no name, params_type"):
+        editor("odd")
+
+
 def test_importing_the_registry_imports_no_torch():
     code = "import sys; from corrigenda.param_editors.editor import editors; editors(); print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -76,7 +76,7 @@ def promote(
         GateClosed: The job let nothing through.
         PlanOutdated: The job is not finished, another edition is in force by now, or an edit changed in memory.
         ModelLocked: Another job works on this model.
-        InvalidRequest: It was promoted already.
+        InvalidRequest: It was promoted already, or ``memory`` is not the one that has its edits.
         ServerRefused: A server did not take the adapter; the edition in force is as before.
     """
     with editions.locked(f"promote {job}"):
@@ -86,6 +86,7 @@ def promote(
         _require_promotable(editions, job, result)
         require_current(plan, editions)
         edits = [edit for edit in plan.edits if edit.id in set(result.kept)]
+        _require_known(memory, edits, plan.memory)
         _require_live(memory, edits)
         now = editions.current()
         name = _name(editions, plan, result)
@@ -114,12 +115,13 @@ def rollback(
 
     Raises:
         UnknownName: No such promotion.
-        InvalidRequest: It is not in force.
+        InvalidRequest: It is not in force, or ``memory`` is not the one that has its edits.
         NotRevertible: A later promotion of full rank stands on it; says which has to go first.
         ModelLocked: Another job works on this model.
     """
-    editions.promotion(name)
+    record = editions.promotion(name)
     with editions.locked(f"rollback {name}"):
+        _require_known(memory, _edits(editions, name), record.get("memory", ""))
         recover(editions, memory)
         now = editions.current()
         if name not in now.promotions:
@@ -172,6 +174,19 @@ def _require_promotable(editions: Editions, job: str, result: Result) -> None:
             raise InvalidRequest(f"job {job} was promoted already, as {name}", remedy="Make a new plan.")
 
 
+def _require_known(memory: Memory, edits: Sequence[Edit], where: str) -> None:
+    """Refuse a memory that is not the one the edits came from, ``where``: nobody would answer for them."""
+    memory.refresh()
+    with memory.replica.lock:
+        foreign = [edit for edit in edits if edit.id not in memory.replica.state.known]
+    if foreign:
+        raise InvalidRequest(
+            f"{memory.path or 'this memory'} has never held {foreign[0].id} ({foreign[0].statement}), "
+            f"and {len(foreign) - 1} more of what is printed",
+            remedy=f"Name the memory that the plan was made of{', ' + where if where else ''}, with --memory.",
+        )
+
+
 def _require_live(memory: Memory, edits: Sequence[Edit]) -> None:
     memory.refresh()
     gone = [edit for edit in edits if not memory.is_live(edit.id)]
@@ -195,6 +210,7 @@ def _write_promotion(editions: Editions, name: str, plan: Plan, result: Result, 
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": plan.model,
         "fingerprint": plan.fingerprint,
+        "memory": plan.memory,
         "onto": list(plan.onto),
         "editor": plan.editor,
         "params": dict(plan.params),

@@ -99,11 +99,12 @@ def test_calibration_finds_and_applies_a_threshold(as_role: As, memory: Memory) 
     job = api.post("/calibrate", json={"queries": outside, "rate": 0.05}).json()
     row = ended(api, job)
     assert (row["state"], row["result"]["applied"], row["result"]["now"]["rate"]) == ("done", False, 0)
-    assert 0 <= row["result"]["threshold"] < 1
+    assert row["result"]["threshold"] == row["result"]["now"]["threshold"]  # they come near to no edit
     few = ended(api, api.post("/calibrate", json={"queries": outside[:3], "rate": 0.01}).json())
     assert few["result"]["threshold"] is None
     before = api.get("/jobs").json()["threshold"]
-    done = ended(api, api.post("/calibrate", json={"queries": outside, "rate": 0.05, "apply": True}).json())
+    near = ["Which city is the capital of Kazakhstan?"] * 60
+    done = ended(api, api.post("/calibrate", json={"queries": near, "rate": 0.05, "apply": True}).json())
     assert done["result"]["applied"] is True
     assert api.get("/jobs").json()["threshold"] == done["result"]["threshold"] != before
     assert api.get("/jobs", params={"namespace": "other"}).json()["threshold"] == before

@@ -11,10 +11,12 @@ from learned_consolidation import EDITED, good_edits, same, weights_of
 from corrigenda.errors import GateClosed, InvalidRequest, ModelDamaged, PlanOutdated, UnknownName
 from corrigenda.lm.loading import load
 from corrigenda.lm.scoring import greedy
+from corrigenda.memory.memory import Memory
 from corrigenda.param_editors.consolidation import marks
 from corrigenda.param_editors.consolidation.promotion import promote, rollback
 from corrigenda.param_editors.consolidation.publishing import verify
 from corrigenda.param_editors.consolidation.selection import Selection
+from corrigenda.testing import FixedEncoder
 
 
 def promoted(world, **more):
@@ -89,6 +91,19 @@ def test_a_rolled_back_promotion_can_follow_another(world):
     again = promoted(world, selection=Selection(ids=tuple(ids[:4]), limit=3))
     assert again.edition != first.edition
     assert "-v2-" in again.edition
+
+
+def test_a_memory_that_never_held_the_edits_is_refused(world, tmp_path):
+    plan = world.plan()
+    result = world.run(plan)
+    with Memory.open(tmp_path / "another.db", encoder=FixedEncoder()) as other:
+        with pytest.raises(InvalidRequest, match="has never held"):
+            promote(world.editions, result.job, other)
+        change = promote(world.editions, result.job, world.memory)
+        with pytest.raises(InvalidRequest, match="has never held"):
+            rollback(world.editions, change.edition, other)
+    assert world.editions.current().edition == change.edition
+    assert rollback(world.editions, change.edition, world.memory).edition is None
 
 
 def test_what_cannot_be_promoted_is_refused(world):

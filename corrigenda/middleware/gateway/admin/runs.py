@@ -58,7 +58,7 @@ class Runs:
     def _calibrated(self, namespace: str, rate: float, scores: list[float], apply: bool) -> dict[str, Any]:
         scope = self.gateway.consulting.scope
         before = scope.threshold_in(namespace)
-        threshold = threshold_for(rate, scores)
+        threshold = threshold_for(rate, scores, least=scope.judge.threshold)
         bounded = threshold <= 1
         if apply and bounded and self.gateway.memory.path is not None:
             now = datetime.now(UTC).isoformat(timespec="seconds")
