@@ -292,6 +292,9 @@ class Memory(ReadableMemory):
         Args:
             target: An open text file, or a path, which is replaced as a whole or not at all.
             namespace: All, by default.
+
+        Raises:
+            OSError: The file cannot be written; or it is a memory, or belongs to one.
         """
         return jsonl.write_edits(self.live_whenever(namespace), target)
 

@@ -122,6 +122,20 @@ def test_conflicts_in_a_file(memory: Memory, tmp_path: Path) -> None:
     assert (report.added, report.unchanged, report.superseded) == (1, 1, 1)
 
 
+def test_an_export_takes_the_place_of_no_memory(
+    memory: Memory, open_memory: Open, ledger: Path, tmp_path: Path
+) -> None:
+    memory.add("a", "b")
+    other = Memory.open(tmp_path / "other", encoder=memory.encoder)
+    other.close()
+    names = ["facts.db", "facts.db-wal", "facts.db-shm", "facts.db.index", "facts.db.state", "facts.db.scope.json"]
+    for name in [*names, "facts.db.hits", "facts.db.keys", "other", "other.index"]:
+        with pytest.raises(FileExistsError, match="not written over"):
+            memory.export_jsonl(tmp_path / name)
+    assert len(open_memory()) == 1
+    assert memory.export_jsonl(tmp_path / "facts.db.jsonl") == memory.export_jsonl(tmp_path / "none.index") == 1
+
+
 def test_an_export_appears_whole_or_not_at_all(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.add("a", "b")
     path = tmp_path / "out.jsonl"
