@@ -278,12 +278,12 @@ class Memory(ReadableMemory):
         numbers = list(edits)
 
         def judge(plan: Plan) -> None:
-            bad.update((numbers[place], error.message) for place, error in plan.refused.items())
-            if bad and on_error == "stop":
-                raise jsonl.failed(path, bad)
+            if plan.refused and on_error == "stop":
+                raise jsonl.failed(path, plan.refusals(numbers))
 
         plan = self._add(list(edits.values()), on_conflict, judge)
         added = len(edits) - plan.unchanged - len(plan.refused)
+        bad |= plan.refusals(numbers)  # of the attempt that succeeded: earlier ones may have met other live edits
         return jsonl.ImportReport(added, plan.unchanged, plan.superseded, dict(sorted(bad.items())))
 
     def export_jsonl(self, target: str | Path | IO[str], *, namespace: str | None = None) -> int:
