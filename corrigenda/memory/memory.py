@@ -118,6 +118,14 @@ class Memory(ReadableMemory):
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
 
+    def add_unrefused(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "refuse") -> Plan:
+        """Add edits in one transaction, but for those that the rule refuses; see :meth:`add`. Returns what was done.
+
+        Raises:
+            StoreError: Nothing was written; the subclass says why.
+        """
+        return self._add(list(edits), on_conflict)
+
     def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
         """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those live now.
 
