@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,18 @@ def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path) ->
     with replacing(tmp_path / "file") as file:
         file.write(b"new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.1.part"]
+
+
+def test_a_database_and_its_logs_are_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "facts-wal").write_bytes(b"a name like any other")
+    with replacing(tmp_path / "facts-wal") as file:
+        file.write(b"new")
+    with closing(sqlite3.connect(tmp_path / "facts")) as db:
+        db.execute("CREATE TABLE kept (x)")
+    (tmp_path / "link").symlink_to(tmp_path / "facts")
+    before = (tmp_path / "facts").read_bytes()
+    for name in ("facts", "facts-wal", "facts-shm", "facts-journal", "link"):
+        with pytest.raises(FileExistsError, match="not written over"), replacing(tmp_path / name):
+            pass
+    assert (tmp_path / "facts").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))

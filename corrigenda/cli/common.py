@@ -15,7 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from corrigenda.atomic import refuse_database
 from corrigenda.errors import CorrigendaError, ImportFailed, InvalidRequest
+from corrigenda.memory.files import BESIDE
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -94,7 +96,9 @@ def check_output(path: Path) -> None:
 
     Raises:
         InvalidRequest: It cannot.
+        FileExistsError: It is a memory, or belongs to one.
     """
+    refuse_database(path, beside=BESIDE)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

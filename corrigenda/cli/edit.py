@@ -285,18 +285,27 @@ def import_edits(
         Literal["stop", "skip"],
         typer.Option("--on-error", help="stop: keep none when a line is bad; skip: keep the good ones."),
     ] = "stop",
+    on_conflict: Annotated[
+        Conflict,
+        typer.Option(
+            "--on-conflict",
+            help="What to do with live edits that contradict; coexist brings back all that was exported.",
+        ),
+    ] = "coexist",
     memory: MemoryPath = DEFAULT_MEMORY,
     as_json: AsJson = False,
 ) -> None:
-    """Add many edits from a file, in one transaction."""
+    """Add many edits from a file, each to the namespace that its line names, in one transaction."""
     with open_memory(memory) as store:
-        report = store.import_jsonl(file, on_error=on_error)
+        report = store.import_jsonl(file, on_error=on_error, on_conflict=on_conflict)
         version = store.version
     if as_json:
         bad = {str(number): reason for number, reason in report.bad_lines.items()}
-        print_json({"imported": report.added, "bad_lines": bad, "version": version})
+        row = {"imported": report.added, "superseded": report.superseded, "bad_lines": bad, "version": version}
+        print_json(row)
         return
-    console().print(f"[green]imported[/] {report.added} edits, ledger version {version}")
+    instead = f", superseded {report.superseded}" if report.superseded else ""
+    console().print(f"[green]imported[/] {report.added} edits{instead}, ledger version {version}")
     for number, reason in sorted(report.bad_lines.items()):
         err_console().print(f"[yellow]skipped[/] line {number}: {escape(reason)}", highlight=False)
 
@@ -304,11 +313,13 @@ def import_edits(
 @app.command("export")
 def export_edits(
     file: Annotated[Path, typer.Argument(help="Where to write JSON lines.")],
-    namespace: Namespace = "default",
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Only edits of this namespace; those of all by default.")
+    ] = None,
     memory: MemoryPath = DEFAULT_MEMORY,
     as_json: AsJson = False,
 ) -> None:
-    """Write all live edits to a file that ``import`` reads."""
+    """Write the live edits, whenever they hold, to a file that ``import`` reads."""
     with open_memory(memory, readonly=True) as store:
         count = store.export_jsonl(file, namespace=namespace)
     if as_json:

@@ -171,12 +171,14 @@ def import_file(
     as_json: AsJson = False,
 ) -> None:
     """Add the edits of a big file, batch by batch. Exit code 1 if lines were bad; the others are in."""
-    from corrigenda.memory.upkeep import import_big, open_memory
+    from corrigenda.memory.big_files import import_big
+    from corrigenda.memory.upkeep import open_memory
 
     with open_memory(memory) as store:
         say = _say("rows", as_json)
         rows, bad = import_big(store, file, on_conflict=on_conflict, batch=batch, resume=resume, progress=say)
         report = {"rows": rows, "live": len(store), "bad_lines": {str(number): why for number, why in bad.items()}}
+        report["notices"] = list(store.notices)
     _print(report, as_json)
     if bad:
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from corrigenda.atomic import refuse_database
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.case import Case, edit_set_hash
 from corrigenda.eval.datasets import Dataset
@@ -23,6 +24,7 @@ from corrigenda.eval.meter import Meter
 from corrigenda.eval.metrics import METRICS, Score, metrics, metrics_by_kind, rounded
 from corrigenda.eval.schema import problems, results_schema
 from corrigenda.eval.scoring import scores_of
+from corrigenda.memory.files import BESIDE
 
 Results: TypeAlias = dict[str, Any]
 KIND = "corrigenda.eval.results/1"
@@ -200,7 +202,7 @@ def check_writable(path: Path) -> None:
     """Find out whether :func:`save` can write to ``path``, before hours are spent on what is to be written there.
 
     Raises:
-        EvaluationError: It is a folder, or lies where nothing can be written.
+        EvaluationError: It is a folder or a memory, or lies where nothing can be written.
     """
     if not path.name or path.is_dir():
         raise EvaluationError(f"the results cannot be written to {path}: it is a folder", remedy="Name a file in it.")
@@ -213,6 +215,7 @@ def _draft(path: Path) -> Iterator[Path]:
     """Give a file beside ``path`` to write to first; gone at the end, unless it took the place of ``path``."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        refuse_database(path, beside=BESIDE)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -30,6 +30,10 @@ class Plan:
     refused: dict[int, ConflictingEdit] = field(default_factory=dict)
     unchanged: int = 0
     superseded: int = 0
+
+    def refusals(self, lines: Sequence[int]) -> dict[int, str]:
+        """Return what was refused, in words, by line; ``lines`` are those of the edits asked for, in order."""
+        return {lines[place]: error.message for place, error in self.refused.items()}
 
 
 def check_rule(rule: str) -> None:

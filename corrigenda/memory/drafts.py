@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from corrigenda.edit import Edit, Validity, clean_text
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import InvalidEdit, InvalidRequest
 
 _LONGEST_REMARK = 4_000
 
@@ -63,7 +63,13 @@ def _built(row: dict[str, Any], changes: Mapping[str, Any]) -> Edit:
 def _split(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``changes``, which may hold ``validity``, with its ends instead."""
     split = dict(changes)
-    if (validity := split.pop("validity", None)) is not None:
+    if "validity" in split:
+        validity = split.pop("validity")
+        if not isinstance(validity, Validity):
+            raise InvalidEdit(
+                f"validity must be a Validity, not {type(validity).__name__}",
+                remedy="Pass Validity(start, end), or valid_from and valid_to.",
+            )
         split |= {"valid_from": validity.start, "valid_to": validity.end}
     return split
 

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from corrigenda.atomic import SQLITE
 from corrigenda.errors import StoreBusy, StoreDamaged, StoreError, StoreNotWritable
 
-_MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
 _RESTORE = "Restore it from a backup or an export; the file was not touched."
+BESIDE = (".index", ".state", ".scope.json", ".hits", ".keys")
+"""Endings of what is kept beside a ledger under its name: index, state, thresholds, counts and keys."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {
@@ -59,8 +61,8 @@ def inspect(path: Path) -> Literal["new", "whole", "suspect"]:
         if logged or path.with_name(path.name + ".index").exists():
             raise StoreDamaged(f"{path} is empty, but it was not always", remedy=_RESTORE)
         return "new"
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        what = f"is cut off after {size} bytes" if _MAGIC.startswith(header[:16]) else "is not a ledger"
+    if len(header) < _HEADER_BYTES or not header.startswith(SQLITE):
+        what = f"is cut off after {size} bytes" if SQLITE.startswith(header[:16]) else "is not a ledger"
         raise StoreDamaged(f"{path} {what}", remedy=_RESTORE)
     if size >= _promised(header):
         return "whole"

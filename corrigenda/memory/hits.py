@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from corrigenda.atomic import is_database
 from corrigenda.errors import InvalidRequest
 
 log = logging.getLogger("corrigenda.hits")
@@ -25,7 +26,6 @@ MOST_WAITING = 100_000
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS hits (edit TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID"
 _ADD = "INSERT INTO hits VALUES (?, ?) ON CONFLICT (edit) DO UPDATE SET times = times + excluded.times"
-_SQLITE = b"SQLite format 3\x00"
 
 
 def beside(memory: str | Path) -> Path | None:
@@ -79,9 +79,7 @@ def read_hits(path: Path) -> dict[str, int]:
         InvalidRequest: None of these.
     """
     try:
-        with path.open("rb") as file:
-            counted = file.read(len(_SQLITE)) == _SQLITE
-        if counted:
+        if is_database(path):
             with _opened(path) as rows:
                 return dict(rows.execute("SELECT edit, times FROM hits"))
         text = path.read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
-from corrigenda.atomic import replacing
+from corrigenda.atomic import refuse_database, replacing
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidEdit
+from corrigenda.memory.files import BESIDE
 
 OnError = Literal["stop", "skip"]
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -77,10 +78,11 @@ def write_edits(edits: Iterable[Edit], target: str | Path | IO[str]) -> int:
     """Write ``edits`` as JSON lines; return how many. A path is replaced as a whole, or not at all.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written; or it is a memory, or belongs to one.
     """
     if not isinstance(target, str | Path):
         return _dump(edits, target)
+    refuse_database(Path(target), beside=BESIDE)
     with replacing(Path(target)) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
         count = _dump(edits, text)

@@ -118,6 +118,14 @@ class Memory(ReadableMemory):
         plan = self._add(list(edits), on_conflict, _refuse)
         return [edit for edit in plan.edits if edit is not None]
 
+    def add_unrefused(self, edits: Iterable[Edit], *, on_conflict: OnConflict = "refuse") -> Plan:
+        """Add edits in one transaction, but for those that the rule refuses; see :meth:`add`. Returns what was done.
+
+        Raises:
+            StoreError: Nothing was written; the subclass says why.
+        """
+        return self._add(list(edits), on_conflict)
+
     def add_consequences(self, edits: Iterable[Edit]) -> list[Edit]:
         """Add edits that follow from live ones (:attr:`Edit.parent`), in one transaction; return those live now.
 
@@ -278,20 +286,25 @@ class Memory(ReadableMemory):
         numbers = list(edits)
 
         def judge(plan: Plan) -> None:
-            bad.update((numbers[place], error.message) for place, error in plan.refused.items())
-            if bad and on_error == "stop":
-                raise jsonl.failed(path, bad)
+            if plan.refused and on_error == "stop":
+                raise jsonl.failed(path, plan.refusals(numbers))
 
         plan = self._add(list(edits.values()), on_conflict, judge)
         added = len(edits) - plan.unchanged - len(plan.refused)
+        bad |= plan.refusals(numbers)  # of the attempt that succeeded: earlier ones may have met other live edits
         return jsonl.ImportReport(added, plan.unchanged, plan.superseded, dict(sorted(bad.items())))
 
     def export_jsonl(self, target: str | Path | IO[str], *, namespace: str | None = None) -> int:
         """Write the live edits as JSON lines, whenever they hold; return how many.
 
+        :meth:`import_jsonl` brings all of them back with ``on_conflict="coexist"``.
+
         Args:
             target: An open text file, or a path, which is replaced as a whole or not at all.
             namespace: All, by default.
+
+        Raises:
+            OSError: The file cannot be written; or it is a memory, or belongs to one.
         """
         return jsonl.write_edits(self.live_whenever(namespace), target)
 

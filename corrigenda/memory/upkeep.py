@@ -1,22 +1,17 @@
-"""Upkeep of a memory: check it against itself, move it, slim it, fill it."""
+"""Upkeep of a memory: check it against itself, move it, slim it."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from corrigenda.atomic import replacing
-from corrigenda.edit import Edit
-from corrigenda.errors import ImportFailed, InvalidEdit, StoreError
-from corrigenda.memory.conflicts import OnConflict, Plan
+from corrigenda.errors import StoreError
+from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, State, Store, replay
 from corrigenda.memory.memory import Memory
@@ -276,85 +271,3 @@ def migrate(
 def wanted_keys(state: State) -> set[bytes]:
     """Return the keys of the vectors that the live edits need."""
     return {text_hash(text(edit)) for edit in state.live.values() for text in (index_text, frame_text)}
-
-
-def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield the rows of a CSV (by its suffix) or JSONL file with their line numbers; a reason for one that is none.
-
-    In CSV the columns are fields of an edit; several values of a list are separated by ``|``; empty is unset.
-    """
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                values = {str(key): value for key, value in row.items() if value not in (None, "")}
-                lists = ("aliases", "target_aliases", "paraphrases", "tags")
-                yield reader.line_num, values | {key: values[key].split("|") for key in lists if key in values}
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                yield number, f"not JSON: {error}"
-
-
-def import_big(
-    memory: Memory,
-    path: Path,
-    *,
-    on_conflict: OnConflict = "coexist",
-    batch: int = 5_000,
-    resume: bool = False,
-    progress: Progress = lambda done: None,
-) -> tuple[int, dict[int, str]]:
-    """Add the edits of a big CSV or JSONL file in batches; return how many rows were read, and the bad lines.
-
-    Each batch is durable when the next begins, and noted beside the file (``FILE.progress``): with ``resume``, an
-    import that was stopped goes on there. Without, it reads all again, which changes nothing that is there already.
-
-    Raises:
-        ImportFailed: The file cannot be read, or is not the one that was begun.
-        StoreError: The batch at hand was not written.
-    """
-    note = path.with_name(path.name + ".progress")
-    done, bad = 0, {}
-    try:
-        size = path.stat().st_size
-        skip = _noted(note, size) if resume else 0
-        rows = ((number, row) for number, row in rows_of(path) if number > skip)
-        while part := list(islice(rows, batch)):
-            edits = []
-            for number, row in part:
-                try:
-                    if isinstance(row, str):
-                        raise InvalidEdit(row)
-                    edits.append(Edit.from_dict(row))
-                except InvalidEdit as error:
-                    bad[number] = error.message
-            memory.add_many(edits, on_conflict=on_conflict)
-            done += len(part)
-            with replacing(note) as file:
-                file.write(json.dumps({"size": size, "line": part[-1][0]}).encode())
-            progress(done)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise ImportFailed(f"{path} cannot be read: {error}", bad_lines=bad) from error
-    note.unlink(missing_ok=True)
-    return done, bad
-
-
-def _noted(note: Path, size: int) -> int:
-    try:
-        row = json.loads(note.read_bytes())
-        before, line = int(row["size"]), int(row["line"])
-    except FileNotFoundError:
-        return 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise ImportFailed(f"{note} cannot be read: {error}", bad_lines={}, remedy=f"rm {note}") from error
-    if before != size:
-        raise ImportFailed("the file is not the one that was begun", bad_lines={}, remedy=f"rm {note}")
-    return line

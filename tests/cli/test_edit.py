@@ -119,6 +119,35 @@ def test_import_and_export(run_json, run, tmp_path: Path):
     assert report["imported"] == 3
 
 
+def test_an_import_brings_back_all_that_an_export_wrote(run_json, run, tmp_path: Path):
+    run_json(*ABUJA)
+    run_json("edit", "add", "Nigeria's capital is", "Kano", *ABUJA[4:], "--on-conflict", "coexist")
+    run_json("edit", "add", "The capital of Peru is", "Lima", "--namespace", "south", "--valid-from", "2999-01-01")
+    file, second = tmp_path / "all.jsonl", ("--memory", tmp_path / "second.db")
+    assert run_json("edit", "export", file, "--namespace", "south")["exported"] == 1
+    assert run_json("edit", "export", file)["exported"] == 3
+    assert run_json("edit", "import", file, *second) == {"imported": 3, "superseded": 0, "bad_lines": {}, "version": 3}
+    assert {edit["target"] for edit in run_json("edit", "list", *second)["edits"]} == {"Abuja", "Kano"}
+    again = tmp_path / "again.jsonl"
+    assert run_json("edit", "export", again, *second)["exported"] == 3
+    assert again.read_text() == file.read_text()
+
+
+def test_an_import_says_what_it_superseded(run_json, run, tmp_path: Path):
+    file = tmp_path / "edits.jsonl"
+    row = {"prompt": "Nigeria's capital is", "target": "Kano", "subject": "Nigeria", "relation": "capital"}
+    file.write_text(json.dumps(row))
+    run_json(*ABUJA)
+    refused = run("edit", "import", file, "--on-conflict", "refuse", "--json")
+    assert refused.exit_code == 2
+    assert "contradicts" in json.loads(refused.stdout)["error"]["bad_lines"]["1"]
+    result = run("edit", "import", file, "--on-conflict", "supersede")
+    assert "imported 1 edits, superseded 1, ledger version 2" in result.stdout
+    file.write_text(json.dumps(row | {"target": "Jos"}))
+    assert run_json("edit", "import", file, "--on-conflict", "supersede")["superseded"] == 1
+    assert [edit["target"] for edit in run_json("edit", "list")["edits"]] == ["Jos"]
+
+
 def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(run_json, run, tmp_path: Path):
     run_json(*ABUJA)
     for place in (tmp_path, tmp_path / "none" / "x.jsonl", tmp_path / "corrigenda.db" / "x.jsonl"):

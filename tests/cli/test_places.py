@@ -12,6 +12,8 @@ import pytest
 from corrigenda.cli import main
 from corrigenda.cli.common import CRASHED, check_output
 from corrigenda.errors import CorrigendaError, ModelLocked, StoreUnavailable, UnknownEdit
+from corrigenda.memory.memory import Memory
+from corrigenda.testing import FixedEncoder
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,25 @@ def test_what_may_pass_is_told_from_a_refusal(
     assert result.exit_code == code
     expected = error.message if isinstance(error, CorrigendaError) else error.strerror  # type: ignore[attr-defined]
     assert expected in json.loads(result.stdout)["error"]["message"]
+
+
+def test_a_memory_is_no_place_to_write_to(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("corrigenda.cli.trace.load_model")
+    with Memory.open(tmp_path / "corrigenda.db", encoder=FixedEncoder(8)) as memory:
+        memory.add("The capital of Peru is", "Lima")
+    trace = ("trace", "Paris is in", "--subject", "Paris", "--json-file")
+    for command in (
+        ("edit", "export", "corrigenda.db"),
+        (*trace, "corrigenda.db"),
+        (*trace, "corrigenda.db.scope.json"),
+    ):
+        result = run(*command, "--json")
+        assert result.exit_code == 2
+        error = json.loads(result.stdout)["error"]
+        assert "not written over" in error["message"]
+        assert error["remedy"]
+    with Memory.open(tmp_path / "corrigenda.db", readonly=True) as memory:
+        assert len(memory) == 1
 
 
 def test_what_nobody_foresaw_is_told_from_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -4,13 +4,15 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from corrigenda.edit import Edit
-from corrigenda.errors import ImportFailed, InvalidRequest
+from corrigenda.errors import ImportFailed, InvalidRequest, LedgerMoved
+from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 
 Open = Callable[..., Memory]
@@ -120,6 +122,47 @@ def test_conflicts_in_a_file(memory: Memory, tmp_path: Path) -> None:
     assert (report.added, list(report.bad_lines)) == (1, [2])
     report = memory.import_jsonl(path)
     assert (report.added, report.unchanged, report.superseded) == (1, 1, 1)
+
+
+def test_what_only_an_attempt_that_failed_refused_is_no_bad_line(
+    memory: Memory, open_memory: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lima = memory.add_many([Edit.from_dict(json.loads(GOOD))])[0]
+    path = write(tmp_path / "e.jsonl", OTHER, GOOD.replace("Lima", "Cusco"))
+    store, other = memory.replica.store, open_memory()
+    exclusive, append = store.exclusive, store.append
+    attempts: list[int] = []
+
+    def begin() -> AbstractContextManager[None]:
+        if attempts and other.is_live(lima.id):
+            other.retract(lima.id)  # as another machine does between two attempts
+        return exclusive()
+
+    def once_moved(events: Sequence[Event]) -> int:
+        attempts.append(len(events))
+        if len(attempts) == 1:
+            raise LedgerMoved("another writer was faster")
+        return append(events)
+
+    monkeypatch.setattr(store, "exclusive", begin)
+    monkeypatch.setattr(store, "append", once_moved)
+    report = memory.import_jsonl(path, on_error="skip", on_conflict="refuse")
+    assert attempts == [1, 2]
+    assert (report.added, report.bad_lines) == (2, {})
+
+
+def test_an_export_takes_the_place_of_no_memory(
+    memory: Memory, open_memory: Open, ledger: Path, tmp_path: Path
+) -> None:
+    memory.add("a", "b")
+    other = Memory.open(tmp_path / "other", encoder=memory.encoder)
+    other.close()
+    names = ["facts.db", "facts.db-wal", "facts.db-shm", "facts.db.index", "facts.db.state", "facts.db.scope.json"]
+    for name in [*names, "facts.db.hits", "facts.db.keys", "other", "other.index"]:
+        with pytest.raises(FileExistsError, match="not written over"):
+            memory.export_jsonl(tmp_path / name)
+    assert len(open_memory()) == 1
+    assert memory.export_jsonl(tmp_path / "facts.db.jsonl") == memory.export_jsonl(tmp_path / "none.index") == 1
 
 
 def test_an_export_appears_whole_or_not_at_all(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,16 @@ def test_amend(memory: Memory, capital: Capital) -> None:
     assert caught.value.edit == old
 
 
+@pytest.mark.parametrize("validity", [{"start": None}, "2020", None, (None, None)])
+def test_what_is_no_validity_is_refused(memory: Memory, capital: Capital, validity: object) -> None:
+    edit = memory.add(capital())
+    with pytest.raises(InvalidEdit, match="must be a Validity"):
+        memory.amend(edit.id, validity=validity)
+    with pytest.raises(InvalidEdit, match="must be a Validity"):
+        memory.add("p", "t", validity=validity)
+    assert memory.version == 1
+
+
 def test_amend_what_describes_keeps_the_id(memory: Memory, capital: Capital) -> None:
     old = memory.add(capital())
     new = memory.amend(old.id, aliases=["Qazaqstan"])

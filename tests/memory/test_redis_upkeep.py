@@ -17,12 +17,12 @@ from corrigenda.cli.common import CorrigendaGroup
 from corrigenda.edit import Edit
 from corrigenda.errors import ImportFailed, InvalidRequest, StoreError
 from corrigenda.memory import upkeep
+from corrigenda.memory.big_files import import_big
 from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.restoring import restore
 from corrigenda.memory.snapshot import snapshot_path
 from corrigenda.memory.upkeep import (
-    import_big,
     index_path,
     migrate,
     open_memory,
@@ -273,6 +273,40 @@ def test_a_big_file_in_batches(where: str, fixed: FixedEncoder, tmp_path: Path) 
             import_big(memory, file, resume=True)
         with pytest.raises(ImportFailed, match="cannot be read"):
             import_big(memory, tmp_path / "none.csv")
+
+
+def test_a_refused_edit_of_a_big_file_is_a_bad_line_and_the_others_are_in(
+    where: str, fixed: FixedEncoder, tmp_path: Path
+) -> None:
+    file = tmp_path / "big.jsonl"
+    lines = [json.dumps(fact(number).to_dict()) for number in range(12)]
+    file.write_text("\n".join([*lines[:7], json.dumps(fact(2, "B").to_dict()), *lines[7:]]))
+    with open_memory(where, encoder=fixed) as memory:
+        memory.add(fact(1, "C"))
+        rows, bad = import_big(memory, file, on_conflict="refuse", batch=5)
+        assert (rows, len(memory)) == (13, 12)
+        assert sorted(bad) == [2, 8]
+        assert "contradicts the live edit" in bad[8]
+        assert not (tmp_path / "big.jsonl.progress").exists()
+
+
+def test_an_import_goes_on_where_its_progress_cannot_be_noted(where: str, fixed: FixedEncoder, tmp_path: Path) -> None:
+    file = tmp_path / "big.jsonl"
+    file.write_text("\n".join(json.dumps(fact(number).to_dict()) for number in range(20)))
+    (tmp_path / "big.jsonl.progress").mkdir()
+    with open_memory(where, encoder=fixed) as memory:
+        assert import_big(memory, file, batch=5) == (20, {})
+        assert len(memory) == 20
+        (notice,) = memory.notices
+        assert "big.jsonl.progress: Is a directory" in notice
+
+
+def test_a_line_that_is_nested_too_deeply_is_a_bad_one(where: str, fixed: FixedEncoder, tmp_path: Path) -> None:
+    file = tmp_path / "big.jsonl"
+    file.write_text("[" * 100_000 + "\n" + json.dumps(fact(1).to_dict()))
+    with open_memory(where, encoder=fixed) as memory:
+        rows, bad = import_big(memory, file)
+        assert (rows, list(bad), len(memory)) == (2, [1], 1)
 
 
 def test_a_csv(where: str, fixed: FixedEncoder, tmp_path: Path) -> None:
