@@ -55,7 +55,7 @@ class Partition:
         self.lock = threading.RLock()
         self._ids: list[EditId | None] = []
         self._free: list[int] = []
-        self._dead: list[int] = []  # removed, but in the lists yet
+        self._dead: list[int] = []  # removed, but in the index yet: taking one out costs as much as taking out many
         self._frames = FrameTable(dimension)
         self._growth: Growth | None = None
 
@@ -158,19 +158,15 @@ class Partition:
             self._frames.drop(slots)
             if self._growth is not None:
                 self._growth.changed.update(dict.fromkeys(slots))
-            if self.clustered:
-                self._dead += slots
-                if len(self._dead) > max(_MOST_DEAD, len(self.slots) // 20):
-                    self._purge()
-                return
-            doomed = np.array(slots, dtype=np.int64)
-            selector = faiss.IDSelectorBatch(doomed)  # a name of its own: FAISS keeps no reference
-            self.faiss.remove_ids(selector)
-            self._free += slots
+            self._dead += slots
+            if len(self._dead) > max(_MOST_DEAD, len(self.slots) // 20):
+                self._purge()
 
     def search(self, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
         """Return for each of ``queries``, (n, d) unit rows, up to ``k`` edits with their cosine, most similar first."""
         with self.lock:
+            if not self.clustered:
+                self._purge()  # all that went since the last search at once
             k = min(k, len(self.slots))
             if k < 1 or not len(queries):
                 return [[] for _ in queries]
@@ -215,11 +211,11 @@ class Partition:
         return slot
 
     def _purge(self) -> None:
-        """Take removed edits out of the lists, and let their slots be used again; lists being built come first."""
-        if not self._dead or self._growth is not None:
+        """Take removed edits out, and let their slots be used again; not of lists that are just being copied."""
+        if not self._dead or (self.clustered and self._growth is not None):
             return
         doomed = np.array(self._dead, dtype=np.int64)
-        selector = faiss.IDSelectorBatch(doomed)
+        selector = faiss.IDSelectorBatch(doomed)  # a name of its own: FAISS keeps no reference
         self.faiss.remove_ids(selector)
         self._free += self._dead
         self._dead = []
