@@ -88,6 +88,7 @@ def test_the_tail_is_caught_up(kept: Path, open_memory: Open) -> None:
     [
         (lambda data: data[: len(data) // 2], "damaged"),
         (lambda data: b"", "cut off"),
+        (lambda data: b"".join(data.splitlines(keepends=True)[:1]), "cut off"),
         (lambda data: data.replace(b"City 7", b"City 8"), "checksum"),
         (lambda data: data.replace(b'"format":1', b'"format":2'), "another format"),
         (lambda data: data.replace(b'"live":', b'"life":'), "damaged"),
