@@ -155,6 +155,8 @@ def test_lists_that_do_not_fit_are_refused(many: Partition) -> None:
         Partition.restore_lists(many.faiss, [*slots, "e-another"], table)
     with pytest.raises(ValueError, match="do not fit"):
         FrameTable.restore(frames[:-1], places)
+    with pytest.raises(ValueError, match="twice"):
+        FrameTable.restore(np.concatenate([frames[:1], frames[:1], frames[2:]]), places)
     many.faiss.add_with_ids(rows(1), np.array([3]))
     with pytest.raises(ValueError, match="twice"):
         Partition.restore_lists(many.faiss, slots, table)
@@ -178,7 +180,10 @@ def test_equal_frames_are_kept_once() -> None:
     table.set([5], other)
     np.testing.assert_array_equal(table.get([5, 299]), np.stack([other[0], few[2]]))
     kept, places = table.dump(300)
+    table.drop([5])
+    table.set([6], rows(1, seed=7))  # while the copy is being written
     assert len(kept) == 3
+    np.testing.assert_array_equal(kept[places[[5, 299]]], np.stack([other[0], few[2]]))
     again = FrameTable.restore(kept, places)
     again.set([0], few[1:2])
     assert len(again.dump(300)[0]) == 3
