@@ -66,6 +66,19 @@ def test_edits_that_go_one_by_one_are_taken_out_together(monkeypatch: pytest.Mon
     assert partition.faiss.ntotal == len(partition) == 151
 
 
+def test_only_some_are_looked_at_where_that_is_asked() -> None:
+    partition, vectors = Partition(8), rows(300)
+    ids = [EditId(f"e{number}") for number in range(300)]
+    partition.add(ids, vectors, vectors)
+    partition.remove(ids[:10])
+    some = [*range(5, 300, 7)]
+    (found,) = partition.search(vectors[:1], 4, {ids[number] for number in some} | {EditId("elsewhere")})
+    order = sorted((number for number in some if number >= 10), key=lambda i: -float(vectors[i] @ vectors[0]))
+    assert [edit_id for edit_id, _ in found] == [ids[number] for number in order[:4]]
+    assert len(partition.search(vectors[:1], 99, ids[:20])[0]) == 10
+    assert partition.search(vectors[:2], 4, ids[:10]) == [[], []]
+
+
 def test_partitions_do_not_see_each_other() -> None:
     index, vectors = VectorIndex(8), rows(2)
     index.add("a", [EditId("e1")], vectors[:1], vectors[:1])

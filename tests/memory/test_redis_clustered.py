@@ -81,6 +81,16 @@ def test_most_neighbours_removed_are_no_hindrance(many: Partition) -> None:
     assert len(many.search(rows(1, seed=9), 10_000)[0]) == 310
 
 
+def test_few_are_found_in_whichever_list_they_lie(many: Partition) -> None:
+    many.faiss.nprobe = 2
+    few, vectors, queries = [3, 77, 130, 400, 590], rows(600), rows(20, seed=9)
+    for query, found in zip(queries, many.search(queries, 8, [ids(600)[i] for i in few]), strict=True):
+        order = sorted(few, key=lambda i: -float(vectors[i] @ query))
+        assert [edit_id for edit_id, _ in found] == [f"e{number:020x}" for number in order]
+    half = ids(0, 600, 2)
+    assert {edit_id for row in many.search(queries, 8, half) for edit_id, _ in row} <= set(half)
+
+
 def test_changes_while_the_lists_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "EXACT_UP_TO", 500)
     monkeypatch.setattr(index, "_LAST_STEP", 5)
