@@ -54,6 +54,11 @@ def probes_for(lists: int) -> int:
     return min(lists, round(SCANNED * 2 * LISTS_PER_ROOT**2 / lists))
 
 
+def probes_among(index: Lists, chosen: int) -> int:
+    """Return how many lists a query for ``chosen`` vectors only looks into, to be compared with as many as any."""
+    return int(min(index.nlist, index.nprobe * index.ntotal // chosen))
+
+
 def outgrown(index: Lists) -> int:
     """Return how many vectors make ``index`` have too few lists."""
     return int((index.nlist / LISTS_PER_ROOT) ** 2 * 2)

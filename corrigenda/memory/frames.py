@@ -43,14 +43,16 @@ class FrameTable:
         table._uses = np.bincount(of[of >= 0], minlength=len(rows)).tolist()
         table._free = [row for row, uses in enumerate(table._uses) if not uses]
         table._places = {rows[row].tobytes(): row for row, uses in enumerate(table._uses) if uses}
+        if len(table._places) + len(table._free) != len(rows):
+            raise ValueError("a frame is there twice")
         return table
 
     def dump(self, slots: int) -> tuple[Vectors, NDArray[np.int32]]:
-        """Return the rows, and for each of the first ``slots`` slots its row, for :meth:`restore`."""
+        """Return a copy of the rows, and for each of the first ``slots`` slots its row, for :meth:`restore`."""
         of = np.full(slots, -1, dtype=np.int32)
         known = min(slots, len(self._of))
         of[:known] = self._of[:known]
-        return self._rows[: len(self._uses)], of
+        return self._rows[: len(self._uses)].copy(), of
 
     def set(self, slots: Sequence[int], vectors: Vectors) -> None:
         """Let ``slots``, which have none, have ``vectors``, (n, d)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,7 +55,7 @@ class Partition:
         self.lock = threading.RLock()
         self._ids: list[EditId | None] = []
         self._free: list[int] = []
-        self._dead: list[int] = []  # removed, but in the lists yet
+        self._dead: list[int] = []  # removed, but in the index yet: taking one out costs as much as taking out many
         self._frames = FrameTable(dimension)
         self._growth: Growth | None = None
 
@@ -158,23 +158,26 @@ class Partition:
             self._frames.drop(slots)
             if self._growth is not None:
                 self._growth.changed.update(dict.fromkeys(slots))
-            if self.clustered:
-                self._dead += slots
-                if len(self._dead) > max(_MOST_DEAD, len(self.slots) // 20):
-                    self._purge()
-                return
-            doomed = np.array(slots, dtype=np.int64)
-            selector = faiss.IDSelectorBatch(doomed)  # a name of its own: FAISS keeps no reference
-            self.faiss.remove_ids(selector)
-            self._free += slots
+            self._dead += slots
+            if len(self._dead) > max(_MOST_DEAD, len(self.slots) // 20):
+                self._purge()
 
-    def search(self, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
-        """Return for each of ``queries``, (n, d) unit rows, up to ``k`` edits with their cosine, most similar first."""
+    def search(
+        self, queries: Vectors, k: int, among: Collection[EditId] | None = None
+    ) -> list[list[tuple[EditId, float]]]:
+        """Return for each of ``queries``, (n, d) unit rows, up to ``k`` edits with their cosine, most similar first.
+
+        Only those of ``among`` are looked at, all by default; what is not here is passed over.
+        """
         with self.lock:
+            if not self.clustered:
+                self._purge()  # all that went since the last search at once
             k = min(k, len(self.slots))
             if k < 1 or not len(queries):
                 return [[] for _ in queries]
             queries = np.ascontiguousarray(queries, dtype=np.float32)
+            if among is not None:
+                return self._search_among(queries, k, among)
             wanted = k + min(len(self._dead), k)
             while True:
                 with one_thread():
@@ -200,6 +203,17 @@ class Partition:
         while (growth := self._growth) is not None:
             growth.join()
 
+    def _search_among(self, queries: Vectors, k: int, among: Collection[EditId]) -> list[list[tuple[EditId, float]]]:
+        slots = [slot for edit_id in among if (slot := self.slots.get(edit_id)) is not None]
+        if not slots:
+            return [[] for _ in queries]
+        selector = faiss.IDSelectorBatch(np.array(slots, dtype=np.int64))
+        options = {"nprobe": clustered.probes_among(self.faiss, len(slots))} if self.clustered else {}
+        parameters: Any = faiss.SearchParametersIVF if self.clustered else faiss.SearchParameters
+        with one_thread():
+            found = self.faiss.search(queries, min(k, len(slots)), params=parameters(sel=selector, **options))
+        return [self._named(*row) for row in zip(*found, strict=True)]
+
     def _named(self, similarities: Vectors, slots: NDArray[np.int64]) -> list[tuple[EditId, float]]:
         pairs = zip(similarities.tolist(), slots.tolist(), strict=True)
         return [(edit_id, s) for s, slot in pairs if slot >= 0 and (edit_id := self._ids[slot]) is not None]
@@ -215,11 +229,11 @@ class Partition:
         return slot
 
     def _purge(self) -> None:
-        """Take removed edits out of the lists, and let their slots be used again; lists being built come first."""
-        if not self._dead or self._growth is not None:
+        """Take removed edits out, and let their slots be used again; not of lists that are just being copied."""
+        if not self._dead or (self.clustered and self._growth is not None):
             return
         doomed = np.array(self._dead, dtype=np.int64)
-        selector = faiss.IDSelectorBatch(doomed)
+        selector = faiss.IDSelectorBatch(doomed)  # a name of its own: FAISS keeps no reference
         self.faiss.remove_ids(selector)
         self._free += self._dead
         self._dead = []
@@ -327,10 +341,15 @@ class VectorIndex:
         if (partition := self.partitions.get(namespace)) is not None:
             partition.remove(ids)
 
-    def search(self, namespace: str, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
-        """Return for each query up to ``k`` edits of ``namespace`` with their cosine, most similar first."""
+    def search(
+        self, namespace: str, queries: Vectors, k: int, among: Collection[EditId] | None = None
+    ) -> list[list[tuple[EditId, float]]]:
+        """Return for each query up to ``k`` edits of ``namespace`` with their cosine, most similar first.
+
+        Only those of ``among`` are looked at, all by default.
+        """
         partition = self.partitions.get(namespace)
-        return partition.search(queries, k) if partition is not None else [[] for _ in queries]
+        return partition.search(queries, k, among) if partition is not None else [[] for _ in queries]
 
     def frames(self, namespace: str, ids: Sequence[EditId]) -> Vectors:
         """Return the frame vectors of ``ids``, (n, d).

@@ -18,6 +18,8 @@ from corrigenda.memory.replica import Replica
 
 Vectors = NDArray[np.float32]
 
+_RANKED = 0.01  # of the edits; rather than to rank more for a search, each is asked whether it holds
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -159,17 +161,19 @@ class ReadableMemory:
             if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
                 raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
             edits = self._replica.state.namespace(namespace)
-            wanted = k
+            wanted, among = k, None
             while True:
-                found = index.search(namespace, queries, wanted)
+                found = index.search(namespace, queries, wanted, among)
                 # What the index holds and is not live, left behind by an error perhaps, must not end every search.
                 hits = [
                     [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
                     for row in found
                 ]
-                if wanted >= len(edits) or all(len(row) == k for row in hits):
+                if among is not None or wanted >= len(edits) or all(len(row) == k for row in hits):
                     return hits
                 wanted *= 4  # edits that do not hold at that time took some of the places
+                if wanted > _RANKED * len(edits):
+                    wanted, among = k, [i for i, edit in edits.items() if edit.validity.covers(moment)]
 
     def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
         """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""

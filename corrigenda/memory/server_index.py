@@ -9,7 +9,7 @@ vectors as they were encoded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,13 +57,17 @@ class ServerIndex(VectorIndex):
         """Take vectors out of the set of ``namespace``."""
         self._sets.drop(namespace, ids)
 
-    def search(self, namespace: str, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
-        """Return for each query up to ``k`` live edits with their cosine; none while the server is away."""
+    def search(
+        self, namespace: str, queries: Vectors, k: int, among: Collection[EditId] | None = None
+    ) -> list[list[tuple[EditId, float]]]:
+        """Return for each query up to ``k`` live edits of ``among`` with their cosine; none with the server away."""
         live = self._state.namespace(namespace)
         if not live:
             return [[] for _ in queries]
         try:
-            return [self._search(namespace, query, min(k, len(live))) for query in queries]
+            chosen = None if among is None else set(among)
+            most = min(k, len(live if chosen is None else chosen))
+            return [self._search(namespace, query, most, chosen) for query in queries]
         except StoreUnavailable as error:
             log.warning("nothing is found by meaning while the server is away: %s", error.message)
             return [[] for _ in queries]
@@ -120,11 +124,13 @@ class ServerIndex(VectorIndex):
             ids = [edits[place].id for place in places]
             self.add(namespace, ids, encoded.index[places], encoded.frames[places])
 
-    def _search(self, namespace: str, query: Vectors, k: int) -> list[tuple[EditId, float]]:
+    def _search(self, namespace: str, query: Vectors, k: int, among: set[EditId] | None) -> list[tuple[EditId, float]]:
         for wanted in _growing(k + _SPARE):
             live = self._state.namespace(namespace)
             found = self._sets.nearest(namespace, query, wanted)
             edits = [edit for edit_id in found if (edit := live.get(EditId(edit_id))) is not None]
+            if among is not None:
+                edits = [edit for edit in edits if edit.id in among]
             if len(edits) >= k or len(found) < wanted:
                 break
         if not edits:

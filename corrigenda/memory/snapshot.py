@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from corrigenda.atomic import replacing
 from corrigenda.errors import CorrigendaError
@@ -77,36 +77,33 @@ def load(path: Path, *, recipe: str, dimension: int) -> tuple[VectorIndex, int, 
         SnapshotUnusable: Damaged, of another format, or made with another encoder.
     """
     try:
-        # Opened here: NumPy forgets to close what turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            manifest = json.loads(archive["manifest"].tobytes())
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(_array(archive, "manifest").tobytes())
             if manifest["format"] != _FORMAT:
                 raise SnapshotUnusable("it has another format")
             if manifest["recipe"] != recipe:
                 raise SnapshotUnusable("it was made with another encoder")
             index = VectorIndex(dimension)
             for number, name in enumerate(manifest["namespaces"]):
-                ids = [edit_id.decode() for edit_id in archive[f"ids{number}"].tolist()]
-                if f"lists{number}" in archive:
-                    lists: Any = faiss.deserialize_index(archive[f"lists{number}"])
+                ids = [edit_id.decode() for edit_id in _array(archive, f"ids{number}").tolist()]
+                if f"lists{number}.npy" in archive.namelist():
+                    lists: Any = faiss.deserialize_index(_array(archive, f"lists{number}"))
                     lists.nprobe = clustered.probes_for(lists.nlist)
-                    table = FrameTable.restore(archive[f"rows{number}"], archive[f"places{number}"])
+                    table = FrameTable.restore(_array(archive, f"rows{number}"), _array(archive, f"places{number}"))
                     index.partitions[name] = Partition.restore_lists(lists, ids, table)
                     continue
-                restored = faiss.deserialize_index(archive[f"faiss{number}"])
-                index.partitions[name] = Partition.restore(restored, ids, archive[f"frames{number}"])
+                restored = faiss.deserialize_index(_array(archive, f"faiss{number}"))
+                index.partitions[name] = Partition.restore(restored, ids, _array(archive, f"frames{number}"))
             return index, int(manifest["seq"]), manifest["event"]
-    except FileNotFoundError:
+    except (FileNotFoundError, SnapshotUnusable):
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # over damaged bytes, NumPy and FAISS raise anything
         raise SnapshotUnusable(f"it is damaged ({error})") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as part:
+        array: NDArray[Any] = np.lib.format.read_array(part, allow_pickle=False)
+        if part.read(1):  # its checksum is compared at its end, which a damaged header may put too early
+            raise ValueError(f"{name} is longer than it says")
+        return array

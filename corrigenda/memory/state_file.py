@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,9 @@ def load(path: Path) -> State:
             if json.loads(file.readline()) != seal.hexdigest():
                 raise StateUnusable("it is damaged (checksum)")
             return State.restore(live, past, links, seq=int(header["seq"]), event=str(header["event"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, StateUnusable):
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except Exception as error:  # whatever damaged bytes make of a reader
         raise StateUnusable(f"it is damaged ({str(error) or 'cut off'})") from error
 
 
@@ -110,8 +111,8 @@ def _pages(edits: Iterable[Edit]) -> Iterator[list[list[Any]]]:
 
 
 def _edits(lines: Iterator[bytes], count: int) -> Iterator[Edit]:
-    for _ in range(0, count, _PAGE):
-        for edit_id, row in json.loads(next(lines)):
+    for line in islice(lines, ceil(count / _PAGE)):
+        for edit_id, row in json.loads(line):
             yield restored(row, edit_id)
 
 

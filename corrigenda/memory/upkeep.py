@@ -152,9 +152,9 @@ def verify(store: Store, snapshot: Path | None = None, encoder: Encoder | None =
     if (live := getattr(store, "live", None)) is not None and live().keys() != _live_by_name(events):
         findings.faults.append("the server's table of live edits is not what follows from the events")
     if snapshot is not None:
-        findings.state = _check_state(state_path(snapshot), events)
+        findings.state = _check_state(state_path(snapshot), store, events)
         if encoder is not None:
-            findings.snapshot = _check_snapshot(snapshot, encoder, events)
+            findings.snapshot = _check_snapshot(snapshot, encoder, store, events)
     for name in ("snapshot", "state"):
         if (found := getattr(findings, name)) not in ("none", "whole"):
             findings.faults.append(f"{name}: {found}")
@@ -171,13 +171,19 @@ def _live_by_name(events: Sequence[Event]) -> set[str]:
     return live
 
 
-def _check_snapshot(path: Path, encoder: Encoder, events: Sequence[Event]) -> str:
+def _events_until(seq: int, store: Store, events: Sequence[Event]) -> Sequence[Event]:
+    """Return ``events``, which were read a while ago, and those that came since, for what was saved meanwhile."""
+    return events if seq <= len(events) else [*events, *store.read(len(events), until=seq)]
+
+
+def _check_snapshot(path: Path, encoder: Encoder, store: Store, events: Sequence[Event]) -> str:
     try:
         index, seq, mark = load(path, recipe=recipe(encoder), dimension=encoder.dimension)
     except FileNotFoundError:
         return "none"
     except SnapshotUnusable as error:
         return error.message
+    events = _events_until(seq, store, events)
     if not 0 < seq <= len(events) or events[seq - 1].id != mark:
         return "it belongs to another state of the ledger"
     state = replay(events[:seq])
@@ -188,13 +194,14 @@ def _check_snapshot(path: Path, encoder: Encoder, events: Sequence[Event]) -> st
     return "whole"
 
 
-def _check_state(path: Path, events: Sequence[Event]) -> str:
+def _check_state(path: Path, store: Store, events: Sequence[Event]) -> str:
     try:
         state = load_state(path)
     except FileNotFoundError:
         return "none"
     except StateUnusable as error:
         return error.message
+    events = _events_until(state.seq, store, events)
     if not 0 < state.seq <= len(events) or events[state.seq - 1].id != state.event:
         return "it belongs to another state of the ledger"
     then = replay(events[: state.seq])

@@ -31,9 +31,9 @@ def test_it_finds_what_a_matrix_product_finds(moves: list[tuple[bool, int]]) -> 
         else:
             partition.remove(ids)
             present -= set(span)
-    assert len(partition) == partition.faiss.ntotal == len(present)
     order = sorted(present, key=lambda i: -float(vectors[i] @ vectors[0]))[:5]
     (found,) = partition.search(vectors[:1], 5)
+    assert len(partition) == partition.faiss.ntotal == len(present)
     assert [edit_id for edit_id, _ in found] == [f"e{i}" for i in order]
     np.testing.assert_allclose([s for _, s in found], [vectors[i] @ vectors[0] for i in order], atol=1e-5)
     np.testing.assert_array_equal(partition.frames([EditId(f"e{i}") for i in present]), frames[list(present)])
@@ -44,6 +44,39 @@ def test_it_finds_what_a_matrix_product_finds(moves: list[tuple[bool, int]]) -> 
     again.add([EditId("new")], vectors[:1], frames[:1])
     assert len(again) == len(partition) + 1
     np.testing.assert_array_equal(again.frames([EditId("new")]), frames[:1])
+
+
+def test_edits_that_go_one_by_one_are_taken_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_out: list[int] = []
+    select = faiss.IDSelectorBatch
+    monkeypatch.setattr(faiss, "IDSelectorBatch", lambda doomed: taken_out.append(len(doomed)) or select(doomed))
+    partition, vectors = Partition(8), rows(300)
+    ids = [EditId(f"e{number}") for number in range(300)]
+    partition.add(ids, vectors, vectors)
+    for edit_id in ids[:250]:
+        partition.remove([edit_id])
+    for number in range(100):  # some come back, with another vector
+        partition.add([ids[number]], vectors[number + 1 : number + 2], vectors[:1])
+        partition.add([ids[number]], vectors[number + 2 : number + 3], vectors[:1])
+    (found,) = partition.search(vectors[5:6], 300)
+    assert found[0] == (ids[3], pytest.approx(1.0))
+    assert {edit_id for edit_id, _ in found} == {*ids[:100], *ids[250:]}
+    assert taken_out == [350]
+    partition.add([EditId("new")], vectors[:1], vectors[:1])
+    assert partition.faiss.ntotal == len(partition) == 151
+
+
+def test_only_some_are_looked_at_where_that_is_asked() -> None:
+    partition, vectors = Partition(8), rows(300)
+    ids = [EditId(f"e{number}") for number in range(300)]
+    partition.add(ids, vectors, vectors)
+    partition.remove(ids[:10])
+    some = [*range(5, 300, 7)]
+    (found,) = partition.search(vectors[:1], 4, {ids[number] for number in some} | {EditId("elsewhere")})
+    order = sorted((number for number in some if number >= 10), key=lambda i: -float(vectors[i] @ vectors[0]))
+    assert [edit_id for edit_id, _ in found] == [ids[number] for number in order[:4]]
+    assert len(partition.search(vectors[:1], 99, ids[:20])[0]) == 10
+    assert partition.search(vectors[:2], 4, ids[:10]) == [[], []]
 
 
 def test_partitions_do_not_see_each_other() -> None:
@@ -71,6 +104,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="IndexFlatIP"):
         Partition.restore(faiss.IndexFlatIP(8), [], frames[:0])
     partition.remove([EditId("e1")])
+    partition.search(rows(1), 1)
     with pytest.raises(ValueError, match="otherwise"):
         Partition.restore(partition.faiss, ["e2"], frames[:1])
 

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corrigenda.edit import Edit
+from corrigenda.edit import Edit, EditId
 from corrigenda.errors import ModelError
 from corrigenda.memory import live_index, vectors
+from corrigenda.memory.index import VectorIndex
 from corrigenda.memory.memory import Memory
-from corrigenda.memory.snapshot import snapshot_path
+from corrigenda.memory.snapshot import SnapshotUnusable, load, pack, snapshot_path, write
 from corrigenda.testing import FixedEncoder
 
 Open = Callable[..., Memory]
@@ -92,6 +95,22 @@ def rewrite(path: Path, **changes: object) -> None:
 def store(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("byte", b"(2")
+def test_no_byte_of_a_header_can_change(tmp_path: Path, byte: int) -> None:
+    index, rows = VectorIndex(32), np.eye(32, dtype=np.float32)[np.arange(100) % 32]
+    index.add("default", [EditId(f"e{number}") for number in range(100)], rows, rows)
+    path = tmp_path / "s"
+    write(path, pack(index, recipe="r", seq=1, event="x"))
+    whole = path.read_bytes()
+    for part in re.finditer(rb"\x93NUMPY", whole):
+        for place in range(part.start() + 8, part.start() + 28):
+            data = bytearray(whole)
+            data[place] = byte
+            path.write_bytes(data)
+            with nullcontext() if data == whole else pytest.raises(SnapshotUnusable, match="damaged"):
+                load(path, recipe="r", dimension=32)
 
 
 def test_another_encoder_encodes_anew(snapshot: Path, open_memory: Open) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from corrigenda import edit as edit_module
 from corrigenda.edit import MAX_TARGET, Edit, Validity
 from corrigenda.errors import InvalidEdit, InvalidRequest, StoreDamaged, StoreError, StoreNotWritable, UnknownEdit
+from corrigenda.memory.index import Partition
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.vectors import Encoded
 from corrigenda.testing import FixedEncoder
@@ -199,6 +200,24 @@ def test_edits_hold_in_their_time(memory: Memory, capital: Capital, fixed: Fixed
     assert memory.mentions("Kazakhstan") == []
     assert memory.mentions("Kazakhstan", at=now + timedelta(days=2))[0].edit_ids == (future.id,)
     assert len(memory) == 3
+
+
+def test_few_that_hold_are_found_among_many_that_do_not(
+    memory: Memory, capital: Capital, fixed: FixedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = Validity(end=datetime(2020, 1, 1, tzinfo=UTC))
+    memory.add_many([capital(f"Land {number}", validity=over) for number in range(400)])
+    hold = memory.add_many([capital(f"State {number}") for number in range(3)])
+    ranked: list[int] = []
+    search = Partition.search
+    monkeypatch.setattr(Partition, "search", lambda *given: ranked.append(given[2]) or search(*given))
+    query = fixed.encode(["The capital of Land 7 is"])
+    (hits,) = memory.search(query, 8)
+    best = sorted(hold, key=lambda edit: -float(fixed.encode([edit.prompt])[0] @ query[0]))
+    assert [hit.edit for hit in hits] == best
+    assert sum(ranked) < 100
+    assert len(memory.search(query, 8, at=datetime(2019, 1, 1, tzinfo=UTC))[0]) == 8
+    assert len(ranked) == 3, "where all hold, one search is enough"
 
 
 def test_namespaces_never_meet(memory: Memory, capital: Capital, fixed: FixedEncoder) -> None:

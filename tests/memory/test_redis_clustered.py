@@ -81,6 +81,16 @@ def test_most_neighbours_removed_are_no_hindrance(many: Partition) -> None:
     assert len(many.search(rows(1, seed=9), 10_000)[0]) == 310
 
 
+def test_few_are_found_in_whichever_list_they_lie(many: Partition) -> None:
+    many.faiss.nprobe = 2
+    few, vectors, queries = [3, 77, 130, 400, 590], rows(600), rows(20, seed=9)
+    for query, found in zip(queries, many.search(queries, 8, [ids(600)[i] for i in few]), strict=True):
+        order = sorted(few, key=lambda i: -float(vectors[i] @ query))
+        assert [edit_id for edit_id, _ in found] == [f"e{number:020x}" for number in order]
+    half = ids(0, 600, 2)
+    assert {edit_id for row in many.search(queries, 8, half) for edit_id, _ in row} <= set(half)
+
+
 def test_changes_while_the_lists_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "EXACT_UP_TO", 500)
     monkeypatch.setattr(index, "_LAST_STEP", 5)
@@ -155,6 +165,8 @@ def test_lists_that_do_not_fit_are_refused(many: Partition) -> None:
         Partition.restore_lists(many.faiss, [*slots, "e-another"], table)
     with pytest.raises(ValueError, match="do not fit"):
         FrameTable.restore(frames[:-1], places)
+    with pytest.raises(ValueError, match="twice"):
+        FrameTable.restore(np.concatenate([frames[:1], frames[:1], frames[2:]]), places)
     many.faiss.add_with_ids(rows(1), np.array([3]))
     with pytest.raises(ValueError, match="twice"):
         Partition.restore_lists(many.faiss, slots, table)
@@ -178,7 +190,10 @@ def test_equal_frames_are_kept_once() -> None:
     table.set([5], other)
     np.testing.assert_array_equal(table.get([5, 299]), np.stack([other[0], few[2]]))
     kept, places = table.dump(300)
+    table.drop([5])
+    table.set([6], rows(1, seed=7))  # while the copy is being written
     assert len(kept) == 3
+    np.testing.assert_array_equal(kept[places[[5, 299]]], np.stack([other[0], few[2]]))
     again = FrameTable.restore(kept, places)
     again.set([0], few[1:2])
     assert len(again.dump(300)[0]) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from servers import RedisServer, with_vector_sets
 from test_redis_shared import capital, found, until
 
-from corrigenda.edit import EditId
+from corrigenda.edit import EditId, Validity
 from corrigenda.errors import InvalidRequest, StoreUnavailable
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis_link import Patience
@@ -99,6 +100,9 @@ def test_what_is_not_live_hides_nothing(connect: Connect) -> None:
     stray = {EditId("e-unknown"): one.encoder.encode(["The capital of Land55 is"])[0]}
     VectorSets(one._server, "fixed-32").put("default", stray)
     assert one.search(one.encoder.encode(["The capital of Land55 is"]), 1)[0][0].edit.subject == "Land55"
+    over = Validity(end=datetime(2020, 1, 1, tzinfo=UTC))
+    one.add_many([capital(f"Land{number}", "Same", validity=over) for number in range(100, 200)])
+    assert len(one.search(one.encoder.encode(["The capital of Land103 is"]), 20)[0]) == 10
 
 
 def test_a_ledger_that_lost_its_end_is_put_in_anew(connect: Connect) -> None:

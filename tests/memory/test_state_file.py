@@ -12,8 +12,10 @@ import pytest
 
 from corrigenda.edit import Edit, Validity
 from corrigenda.memory import live_index
+from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.snapshot import snapshot_path
+from corrigenda.memory.sqlite import SQLiteStore
 from corrigenda.memory.state_file import Copy, StateUnusable, load, save, state_path
 from corrigenda.memory.upkeep import verify
 from corrigenda.testing import FixedEncoder
@@ -88,6 +90,7 @@ def test_the_tail_is_caught_up(kept: Path, open_memory: Open) -> None:
     [
         (lambda data: data[: len(data) // 2], "damaged"),
         (lambda data: b"", "cut off"),
+        (lambda data: b"".join(data.splitlines(keepends=True)[:1]), "cut off"),
         (lambda data: data.replace(b"City 7", b"City 8"), "checksum"),
         (lambda data: data.replace(b'"format":1', b'"format":2'), "another format"),
         (lambda data: data.replace(b'"live":', b'"life":'), "damaged"),
@@ -149,6 +152,24 @@ def test_verify_compares_it_with_the_ledger(kept: Path, ledger: Path, open_memor
     assert "another state" in verify(store, snapshot).state
     kept.write_bytes(b"soup")
     assert "damaged" in verify(store, snapshot).state
+
+
+def test_verify_finds_nothing_wrong_with_what_is_saved_meanwhile(
+    kept: Path, ledger: Path, open_memory: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, store = open_memory(), SQLiteStore.open(ledger, readonly=True)
+    read = store.read
+
+    def reading(after: int = 0, **options: int) -> list[Event]:
+        events = read(after, **options)
+        memory.add(fact(memory.version + 1_000))
+        memory.replica.snapshot()
+        return events
+
+    monkeypatch.setattr(store, "read", reading)
+    findings = verify(store, snapshot_path(ledger), FixedEncoder(32))
+    assert (findings.state, findings.snapshot, findings.faults) == ("whole", "whole", [])
+    store.close()
 
 
 def test_a_page_and_more(tmp_path: Path, memory: Memory) -> None:
