@@ -25,9 +25,10 @@ _KINDS = (
     "university|school|museum|airport|mountain|river|lake|island|building|newspaper|magazine|channel|language"
 )
 _POSSESSIVE = re.compile(rf"\b(?:his|its|their|her(?=\s+\w)|(?:this|that|the) (?:{_KINDS})'s)\b", re.IGNORECASE)
+_CALLED = r"\s+(?:[\"“«]|(?-i:[A-Z][a-z]))"  # "the company Apple" says which; "the company CEO" does not
 _PERSONAL = re.compile(
-    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})|"
-    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b))\b",
+    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})(?!{_CALLED})|"
+    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b|{_CALLED}))\b",
     re.IGNORECASE,
 )
 _THERE = re.compile(

@@ -17,6 +17,8 @@ for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", 
         ("Where's her office?", ["Who is Ada Low?"], ["Where's Ada Low's office?"]),
         ("Who hired her?", ["Who is Ada Low?"], ["Who hired Ada Low?"]),
         ("Who owns the company?", ["Is Omni Group any good?"], ["Who owns Omni Group?"]),
+        ("Who is the company CEO?", ["Is Omni Group any good?"], ["Who is Omni Group CEO?"]),
+        ("Who owns the company I like?", ["Is Omni Group any good?"], ["Who owns Omni Group I like?"]),
         ("Which money do I need there?", ["I am off to Kazakhstan"], ["Which money do I need in Kazakhstan?"]),
         ("It's owned by", ["I work at Omni Group."], ["Omni Group is owned by"]),
         ("Hm... It's owned by", ["I work at Omni Group."], ["Hm... Omni Group is owned by"]),
@@ -52,6 +54,14 @@ def test_a_name_with_pronouns_in_it_is_put_in_as_it_is():
     ],
 )
 def test_a_pronoun_with_a_capital_inside_a_sentence_is_a_name(text):
+    assert completed(text, ["Tell me about Kazakhstan."], NAMES.find) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Who runs the company Apple?", "Who directed the film “Her”?", "Who sings that song Yesterday?"],
+)
+def test_a_thing_that_is_called_by_name_does_not_point_back(text):
     assert completed(text, ["Tell me about Kazakhstan."], NAMES.find) == []
 
 
