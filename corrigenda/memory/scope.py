@@ -26,6 +26,7 @@ from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.names import NameMatch, Token, match_name, tokens
 from corrigenda.memory.scope_aliases import other_names
 from corrigenda.memory.scope_parts import Part, parts
+from corrigenda.memory.scope_places import dealt
 from corrigenda.memory.scope_thresholds import Thresholds
 from corrigenda.memory.texts import capitalised_runs
 
@@ -45,6 +46,8 @@ _MOST_PAIRS = 16
 """Most pairs of a query that are judged: named edits first, then the others."""
 _MOST_SIMILAR = 8
 """Most of them that are not named; those with most of the name first."""
+_KEPT_SIMILAR = 4
+"""So many places are theirs however many edits are named."""
 _MOST_WORDS = 12
 """Most words of a segment by which misspelt names are looked for."""
 
@@ -217,31 +220,31 @@ def _candidates(look: _Look, judged: Iterator[Judgement], threshold: float) -> t
 
 def _look(asked: Sequence[Part], found: Sequence[_Found], memory: Memory, namespace: str) -> _Look:
     """Gather the pairs of one query: edits that a part names, then edits that are like it in wording or name."""
-    named: _Look = []
     similar: _Look = []
-    for part, (vector, near) in zip(asked, found, strict=True):
-        if not part.asked:
-            continue
-        named += _named(part, vector, near, memory)
-        known = {pair.edit.id for pair, _ in named if pair.query == part.text}
-        similar += [(pair, None) for pair in _similar(part, near, memory, namespace) if pair.edit.id not in known]
+    for part, (_, near) in zip(asked, found, strict=True):
+        if part.asked:
+            known: set[str] = set().union(*{name.ids for name in part.named})  # a name may be said often
+            similar += [(pair, None) for pair in _similar(part, near, memory, namespace) if pair.edit.id not in known]
     similar.sort(key=lambda item: (-item[0].match.score, -item[0].similarity))
-    return [*named, *similar[:_MOST_SIMILAR]][:_MOST_PAIRS]
+    named = _named(asked, found, memory, _MOST_PAIRS - min(len(similar), _KEPT_SIMILAR))
+    return [*named, *similar[: min(_MOST_SIMILAR, _MOST_PAIRS - len(named))]]
 
 
-def _named(part: Part, vector: Vectors, near: Sequence[Hit], memory: Memory) -> Iterator[tuple[Pair, Mention | None]]:
-    """Yield the pairs of a part and the edits whose subject or alias it holds."""
-    cosines = {hit.edit.id: hit.similarity for hit in near}
-    bound = near[-1].similarity if near else 0.0
-    for name in part.named:
-        ids = list(name.ids)
-        if len(ids) > _MOST_PAIRS:  # a popular subject: keep the edits whose frames are nearest to the part
-            ids = _nearest(ids, vector, memory)
-        for edit_id in ids:
-            yield Pair(memory.get(edit_id), part.text, name.match, cosines.get(edit_id, bound)), name.mention
+def _named(asked: Sequence[Part], found: Sequence[_Found], memory: Memory, places: int) -> _Look:
+    """Return up to ``places`` pairs of a part and an edit whose subject or alias it holds."""
+    claims = dealt(asked, places, lambda number, ids: _nearest(ids, found[number][0], memory))
+    named: _Look = []
+    for claim in claims:
+        near = found[claim.part][1]
+        bound = near[-1].similarity if near else 0.0
+        cosine = next((hit.similarity for hit in near if hit.edit.id == claim.edit_id), bound)
+        pair = Pair(memory.get(claim.edit_id), asked[claim.part].text, claim.name.match, cosine)
+        named.append((pair, claim.name.mention))
+    return named
 
 
-def _nearest(ids: list[EditId], vector: Vectors, memory: Memory) -> list[EditId]:
+def _nearest(ids: Sequence[EditId], vector: Vectors, memory: Memory) -> Sequence[EditId]:
+    """Return the edits whose frames are nearest to a part of that vector, as many as can be judged."""
     try:
         nearness = memory.frame_vectors(ids) @ vector
     except UnknownEdit:  # one of them was retracted meanwhile

@@ -25,13 +25,26 @@ _KINDS = (
     "university|school|museum|airport|mountain|river|lake|island|building|newspaper|magazine|channel|language"
 )
 _POSSESSIVE = re.compile(rf"\b(?:his|its|their|her(?=\s+\w)|(?:this|that|the) (?:{_KINDS})'s)\b", re.IGNORECASE)
+_CALLED = r"\s+(?:[\"“«]|(?-i:[A-Z][a-z]))"  # "the company Apple" says which; "the company CEO" does not
 _PERSONAL = re.compile(
-    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})|"
-    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b))\b",
+    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})(?!{_CALLED})|"
+    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b|{_CALLED}))\b",
     re.IGNORECASE,
 )
-_THERE = re.compile(r"(?<!is )(?<!are )(?<!was )(?<!were )\bthere\b(?! (?:is|are|was|were|a|an|any)\b)", re.IGNORECASE)
-_SHORTENED = re.compile(r"\b(he|she|it|they)(?:'|’)(?:s|re)\b", re.IGNORECASE)
+_THERE = re.compile(
+    r"(?<!is )(?<!are )(?<!was )(?<!were )(?<!he['’]s )(?<!it['’]s )(?<!they['’]re )"
+    r"\bthere\b(?! (?:is|are|was|were|a|an|any)\b)",
+    re.IGNORECASE,
+)
+_SHORTENED = re.compile(r"\b(?:he|she|it|they)(?:'|’)(?:s|re)\b", re.IGNORECASE)
+_PRONOUN = re.compile(
+    rf"(?P<shortened>{_SHORTENED.pattern})|(?P<possessive>{_POSSESSIVE.pattern})"
+    rf"|(?P<personal>{_PERSONAL.pattern})|(?P<there>{_THERE.pattern})",
+    re.IGNORECASE,
+)
+_INSTEAD = {"shortened": "{} is", "possessive": "{}'s", "personal": "{}", "there": "in {}"}
+_INITIALS = re.compile(r"(?<!\S)[^\w\s]*(\w)")
+_OPENING = re.compile(r"(?:^|[.!?…:])\W*$")
 _ELLIPSIS = re.compile(
     r"(?:and|or|also|what about|how about)\s+(?:(?:the|a)\s+)?(?P<what>[a-z][a-z -]{2,40}?)\s*\??", re.I
 )
@@ -68,20 +81,28 @@ def _points_back(text: str) -> Callable[[str], str] | None:
     """Return how to complete ``text`` with a name, if it needs one."""
     if (short := _ELLIPSIS.fullmatch(text)) and not _POSSESSIVE.search(text) and not _runs(text):
         return lambda name: f"What is the {short['what']} of {name}?"
-    if not any(pattern.search(text) for pattern in (_POSSESSIVE, _PERSONAL, _THERE, _SHORTENED)):
-        return None
-    return lambda name: _filled(text, name)
+    pronouns = _pronouns(text)
+    return (lambda name: _filled(text, pronouns, name)) if pronouns else None
 
 
-def _filled(text: str, name: str) -> str:
-    for pattern, instead in (
-        (_SHORTENED, f"{name} is"),
-        (_POSSESSIVE, f"{name}'s"),
-        (_PERSONAL, name),
-        (_THERE, f"in {name}"),
-    ):
-        text = pattern.sub(lambda _, instead=instead: instead, text)  # type: ignore[misc]
-    return text
+def _pronouns(text: str) -> list[re.Match[str]]:
+    """Return what points back in ``text``, without names that are spelt as pronouns: "Who directed It Follows?".
+
+    A capital tells them apart where no sentence begins. It tells nothing in a headline, whose words all have one.
+    """
+    found = list(_PRONOUN.finditer(text))
+    if not any(initial.islower() for initial in _INITIALS.findall(text)):
+        return found
+    return [match for match in found if match[0][0].islower() or _OPENING.search(text[: match.start()])]
+
+
+def _filled(text: str, pronouns: Sequence[re.Match[str]], name: str) -> str:
+    """Return ``text`` with ``name`` for the pronouns. The name is not read: it may hold words that look like some."""
+    pieces, end = [], 0
+    for match in pronouns:
+        pieces += [text[end : match.start()], _INSTEAD[str(match.lastgroup)].format(name)]
+        end = match.end()
+    return "".join([*pieces, text[end:]])
 
 
 def _names_before(before: Sequence[str], mentions: Mentions) -> list[str]:

@@ -19,7 +19,8 @@ def read_traffic(path: str | Path, namespace: str = "default") -> list[str]:
     Raises:
         DatasetError: The file cannot be read, a line has neither a query nor messages, or nothing is left.
     """
-    lines = read_text(Path(path)).splitlines()
+    # splitlines() would also split at U+2028 and its kin, which JSON allows inside a string.
+    lines = read_text(Path(path)).split("\n")
     found = [_query(line.strip(), namespace, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     queries = [query for query in found if query]
     if not queries:
@@ -36,7 +37,9 @@ def _query(line: str, namespace: str, where: str) -> str | None:
         raise DatasetError(f"{where}: {error}") from error
     if row.get("in_scope") or row.get("namespace", namespace) != namespace:
         return None
-    said = [turn.get("content") for turn in row.get("messages", ()) if turn.get("role") == "user"]
+    turns = row.get("messages")
+    turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    said = [turn.get("content") for turn in turns if turn.get("role") == "user"]
     query = row.get("query", said[-1] if said else None)
     if not isinstance(query, str):
         raise DatasetError(f"{where} has neither a query nor messages of text")

@@ -133,6 +133,18 @@ def test_a_popular_subject_is_narrowed_down(tmp_path):
         assert considered.in_scope[0].edit.target == "Almaty"
 
 
+def test_a_popular_subject_leaves_places_for_others(tmp_path):
+    with Memory.open(tmp_path / "many.db", encoder=MiniLM.load()) as memory:
+        lakes = [Edit(f"The number of lakes {n} in Kazakhstan is", "9", subject="Kazakhstan") for n in range(20)]
+        memory.add_many([*lakes, EDITS[0], EDITS[5]])
+        for query, target in (
+            ("Where is Kazakhstan? Who owns TechNet?", "Nokia"),
+            ("I fly to Kazakhstan, Kazakhstan and Kazakhstan, so who owns TechNet?", "Nokia"),
+            ("I am in Kazakhstan, so what is the office Wi-Fi password?", "hunter2"),
+        ):
+            assert target in {candidate.edit.target for candidate in Scope(memory).consider([query])[0].in_scope}
+
+
 def test_an_empty_memory_encodes_nothing(tmp_path):
     with Memory.open(tmp_path / "empty.db", encoder=None) as memory:
         considered = Scope(memory).consider(["Who owns Microsoft TechNet?"])

@@ -5,7 +5,7 @@ from corrigenda.memory.scope_context import completed
 from corrigenda.memory.scope_parts import parts
 
 NAMES = Names()
-for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", "Uzbekistan"]):
+for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", "Uzbekistan", "It Was There"]):
     NAMES.add(f"edit{number}", [name])
 
 
@@ -17,8 +17,14 @@ for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", 
         ("Where's her office?", ["Who is Ada Low?"], ["Where's Ada Low's office?"]),
         ("Who hired her?", ["Who is Ada Low?"], ["Who hired Ada Low?"]),
         ("Who owns the company?", ["Is Omni Group any good?"], ["Who owns Omni Group?"]),
+        ("Who is the company CEO?", ["Is Omni Group any good?"], ["Who is Omni Group CEO?"]),
+        ("Who owns the company I like?", ["Is Omni Group any good?"], ["Who owns Omni Group I like?"]),
         ("Which money do I need there?", ["I am off to Kazakhstan"], ["Which money do I need in Kazakhstan?"]),
         ("It's owned by", ["I work at Omni Group."], ["Omni Group is owned by"]),
+        ("Hm... It's owned by", ["I work at Omni Group."], ["Hm... Omni Group is owned by"]),
+        ("She's there with her?", ["Who is Ada Low?"], ["Ada Low is there with Ada Low?"]),
+        ("WHO IS ITS PRESIDENT?", ["Tell me about Kazakhstan."], ["WHO IS Kazakhstan's PRESIDENT?"]),
+        ("Who Is Its President?", ["Tell me about Kazakhstan."], ["Who Is Kazakhstan's President?"]),
         ("And the capital?", ["How big is Kazakhstan?", "Very big."], ["What is the capital of Kazakhstan?"]),
         ("What about Norway?", ["What is the capital of Kazakhstan?", "Almaty."], ["What is the capital of Norway?"]),
         ("And in Uzbekistan?", ["What do they speak in Kazakhstan?"], ["What do they speak in Uzbekistan?"]),
@@ -26,6 +32,37 @@ for number, name in enumerate(["Kazakhstan", "Almaty", "Omni Group", "Ada Low", 
 )
 def test_what_points_back_is_completed(text, before, readings):
     assert completed(text, before, NAMES.find) == readings
+
+
+def test_a_name_with_pronouns_in_it_is_put_in_as_it_is():
+    before = ["Tell me about It Was There."]
+    assert completed("Who is its director?", before, NAMES.find) == ["Who is It Was There's director?"]
+    assert completed("When did she see it there?", before, NAMES.find) == [
+        "When did It Was There see It Was There in It Was There?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Who directed It Follows?",
+        "Who is the director of Her?",
+        "Who sang It's a Sin?",
+        "Who wrote The Company?",
+        "Who directed There Will Be Blood?",
+        "Does anyone work in IT?",
+    ],
+)
+def test_a_pronoun_with_a_capital_inside_a_sentence_is_a_name(text):
+    assert completed(text, ["Tell me about Kazakhstan."], NAMES.find) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Who runs the company Apple?", "Who directed the film “Her”?", "Who sings that song Yesterday?"],
+)
+def test_a_thing_that_is_called_by_name_does_not_point_back(text):
+    assert completed(text, ["Tell me about Kazakhstan."], NAMES.find) == []
 
 
 def test_the_last_exchange_supplies_the_names_last_first():

@@ -75,6 +75,22 @@ def test_traffic_is_read_from_lines_and_from_json(tmp_path):
     assert read_traffic(path, "team") == ["five", "one", "four"]
 
 
+def test_a_line_of_traffic_ends_at_its_line_feed_only(tmp_path):
+    path = tmp_path / "traffic.jsonl"
+    path.write_bytes('{"query": "Who owns\u2028Omni?"}\r\nWho\x85is she?\r\n'.encode())
+    assert read_traffic(path) == ["Who owns\u2028Omni?", "Who\x85is she?"]
+
+
+@pytest.mark.parametrize("messages", [None, "hi", ["hi"], [{"role": "user", "content": None}]])
+def test_messages_that_hold_no_text_are_no_crash(tmp_path, messages):
+    path = tmp_path / "traffic.jsonl"
+    path.write_text(f"one\n{json.dumps({'messages': messages})}\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="line 2 has neither a query nor messages of text"):
+        read_traffic(path)
+    path.write_text(json.dumps({"query": "two", "messages": messages}), encoding="utf-8")
+    assert read_traffic(path) == ["two"]
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "{broken", '{"text": "x"}', '{"query": 3}'])
 def test_logs_without_queries_are_refused(tmp_path, text):
     path = tmp_path / "traffic.jsonl"
