@@ -175,6 +175,10 @@ class RedisStore:
         before, self._seen = self._seen, last
         return last != before
 
+    def mark_unread(self) -> None:
+        """Let :meth:`changed` say so once more: what it told of, or was appended here, could not be taken in."""
+        self._seen = -1
+
     def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what :meth:`keep_vectors` kept of ``keys``; nothing while the server is away."""
         found: dict[bytes, bytes] = {}

@@ -116,7 +116,7 @@ class Replica:
 
     def refresh(self) -> bool:
         """Take in what other processes appended; return whether there was anything."""
-        with self._guard():
+        with self._guard(), self._unread_on_error():
             return self.store.changed() and self.take(self.store.read(self.state.seq))
 
     def take(self, events: Sequence[Event]) -> bool:
@@ -213,7 +213,7 @@ class Replica:
             edits: Those that may become live.
             encoded: Their vectors, row by row, where they are at hand.
         """
-        with self._writing, self._guard():
+        with self._writing, self._guard(), self._unread_on_error():
             deadline = time.monotonic() + _BUSY_SECONDS
             for attempt in count(1):
                 try:
@@ -257,6 +257,15 @@ class Replica:
             yield
         finally:
             self._intent.name = None
+
+    @contextmanager
+    def _unread_on_error(self) -> Iterator[None]:
+        """Let the next :meth:`refresh` look again, whatever ended a block: it may have read or written in vain."""
+        try:
+            yield
+        except BaseException:
+            self.store.mark_unread()
+            raise
 
     def _guard(self) -> AbstractContextManager[object]:
         # A local store has a lock of its own, to be taken inside of ours; a distant one is not worth waiting for.
