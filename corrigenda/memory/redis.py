@@ -72,7 +72,7 @@ class RedisStore:
         self._prefix = f"corrigenda:{{{ledger}}}:"
         self._events = EventStream(link, ledger, events=self.key("events"), about=self.key("about"))
         self._open = threading.local()
-        self._mark = (0, "")  # the newest event seen, number and id
+        self._mark = (0, "")  # the last event read or written, number and id
         self._seen = 0
 
     @classmethod
@@ -307,7 +307,7 @@ class RedisStore:
         return getattr(self._open, "transaction", None)
 
     def _saw(self, events: Sequence[Event]) -> None:
-        if events and events[-1].seq >= self._mark[0]:
+        if events:
             self._mark = (events[-1].seq, events[-1].id)
 
     def _confirm(self, base: tuple[int, str]) -> None:
@@ -344,7 +344,7 @@ class RedisStore:
             transaction.last = last
             if transaction.promised and last != base[0] + len(transaction.events):
                 raise StoreError(f"event {transaction.events[0].id} is in the ledger already, at another place")
-            self._mark = max(self._mark, (last, transaction.events[-1].id))
+            self._mark = (last, transaction.events[-1].id)
 
     def _adopt(self) -> None:
         """Make sure that the ledger is ours and of a version we can use."""

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,16 @@ def test_the_same_number_in_another_history_is_another_state(connect: Connect) -
 
     with pytest.raises(LedgerMoved):
         decide()
+
+
+def test_a_ledger_that_began_anew_can_be_written_to(connect: Connect) -> None:
+    store = connect()
+    store.append([replace(added(1)[0], id="z")])
+    store.link.client.delete(*store.link.client.keys(f"{store.key()}*"))
+    for number in (1, 2):  # the second is decided on the first, not on what was there in its place
+        with store.exclusive():
+            store.read(number - 1)
+            assert store.append([replace(added(number)[0], id=f"a{number}")]) == number
 
 
 def test_the_server_keeps_the_live_state_too(connect: Connect) -> None:
