@@ -117,7 +117,14 @@ class Replica:
     def refresh(self) -> bool:
         """Take in what other processes appended; return whether there was anything."""
         with self._guard(), self._unread_on_error():
-            return self.store.changed() and self.take(self.store.read(self.state.seq))
+            if not self.store.changed():
+                return False
+            before = self.place
+            if events := self.store.read(self.state.seq):
+                self.take(events)
+            else:
+                self.confirm()
+            return self.place != before
 
     def take(self, events: Sequence[Event]) -> bool:
         """Follow those of ``events``, which come in order, that are not in this copy yet; tell whether there were any.
@@ -130,6 +137,8 @@ class Replica:
             fresh = self.store.read(seq)
         edits: list[Edit] = []
         encoded = None
+        if fresh:
+            self.confirm()  # by their numbers, they may fit behind events that the ledger has lost
         if fresh and not self.store.local and self._index.built:
             edits = list({event.edit.id: event.edit for event in fresh}.values())
             encoded = self._encoded(edits)
