@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,27 @@ def test_writes_wait_while_the_server_is_full(connect: Connect, own_server: Redi
     until(lambda: memory.waiting == 0)
     until(lambda: len(memory) == 3)
     assert not any("put aside" in notice for notice in memory.notices)
+
+
+def test_what_waits_is_done_while_others_keep_writing(connect: Connect, tmp_path: Path) -> None:
+    memory, other = connect(outbox=tmp_path / "outbox.db"), connect(follow=False)
+    numbers, stop = count(), threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.1):
+            other.add(capital(f"Land{next(numbers)}"))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: memory.version > 0)
+        assert memory._outbox is not None
+        memory._outbox.put(Intent("add", {"edits": [capital().to_dict()], "on_conflict": "supersede"}))
+        until(lambda: memory.waiting == 0, seconds=2.0)
+    finally:
+        stop.set()
+        writer.join()
+    assert memory.is_live(capital().id)
 
 
 def test_an_amendment_that_waited_changes_what_it_named(
