@@ -154,20 +154,23 @@ class ReadableMemory:
         if k < 1:
             raise InvalidRequest(f"k={k} is below 1")
         moment, namespace = at or datetime.now(UTC), normal_form(namespace)
-        with self._replica.lock:
-            index = self._replica.index()
+        with self._replica.searching:
+            with self._replica.lock:
+                index = self._replica.index()
             if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
                 raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
-            edits = self._replica.state.namespace(namespace)
             wanted = k
             while True:
                 found = index.search(namespace, queries, wanted)
-                # What the index holds and is not live, left behind by an error perhaps, must not end every search.
-                hits = [
-                    [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
-                    for row in found
-                ]
-                if wanted >= len(edits) or all(len(row) == k for row in hits):
+                with self._replica.lock:
+                    edits = self._replica.state.namespace(namespace)
+                    # What the index holds and is not live, left behind by an error perhaps, must not end every search.
+                    hits = [
+                        [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
+                        for row in found
+                    ]
+                full = [len(row) == k or len(pairs) < wanted for row, pairs in zip(hits, found, strict=True)]
+                if wanted >= len(edits) or all(full):  # the index has no more for a row that it did not fill
                     return hits
                 wanted *= 4  # edits that do not hold at that time took some of the places
 

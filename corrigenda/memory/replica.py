@@ -33,6 +33,8 @@ _BUSY_ATTEMPTS = 100
 class Replica:
     """A copy of the ledger in ``store``. What reads or changes it holds ``lock``, and never waits for a network then.
 
+    A search holds ``searching``: the lock, or nothing where the server searches.
+
     Args:
         store: Where the ledger lives.
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
@@ -54,6 +56,7 @@ class Replica:
     ) -> None:
         self.store = store
         self.lock = threading.RLock()
+        self.searching: AbstractContextManager[object] = nullcontext() if on_server else self.lock
         self.state = State()
         self.names: dict[str, Names] = {}
         self._writing = threading.RLock()  # taken before ``lock``

@@ -60,7 +60,7 @@ class ServerIndex(VectorIndex):
     def search(self, namespace: str, queries: Vectors, k: int) -> list[list[tuple[EditId, float]]]:
         """Return for each query up to ``k`` live edits with their cosine; none while the server is away."""
         live = self._state.namespace(namespace)
-        if not live:
+        if not live or self._store.link.resting:
             return [[] for _ in queries]
         try:
             return [self._search(namespace, query, min(k, len(live))) for query in queries]
