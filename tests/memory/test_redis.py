@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import waiting
 from servers import RedisServer, free_port
 
 from corrigenda.edit import Edit
@@ -29,6 +31,7 @@ from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Link, Patience, masked
+from corrigenda.memory.redis_promise import Durability
 from corrigenda.memory.redis_rights import Role, acl_rules
 from corrigenda.testing import FixedEncoder
 
@@ -118,6 +121,30 @@ def test_the_same_number_in_another_history_is_another_state(connect: Connect) -
 
     with pytest.raises(LedgerMoved):
         decide()
+
+
+@pytest.mark.parametrize("durability", ["server", "disk"])
+def test_a_server_that_is_busy_with_a_script_is_away(own_server: RedisServer, durability: Durability) -> None:
+    store = RedisStore.connect(own_server.url, patience=QUICK, durability=durability)
+    store.append(added(1))
+    own_server.command("config", "set", "lua-time-limit", "1")
+    with socket.create_connection(("127.0.0.1", own_server.port)) as other:
+        other.sendall(b'EVAL "while true do end" 0\r\n')
+        waiting.until(lambda: refusal(own_server).startswith(b"-BUSY"), seconds=5.0)
+        with pytest.raises(StoreUnavailable, match="BUSY"):
+            store.append(added(2))
+        assert not store.changed()
+        assert store.vectors("one", [b"k"]) == {}
+        own_server.command("script", "kill")
+    assert store.append(added(2)) == 2
+    store.close()
+
+
+def refusal(server: RedisServer) -> bytes:
+    """Return what the server says to a simple command."""
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(b"HGET x y\r\n")
+        return line.recv(64)
 
 
 def test_a_ledger_that_began_anew_can_be_written_to(connect: Connect) -> None:
