@@ -335,6 +335,24 @@ def test_users_with_the_least_rights(redis_server: RedisServer) -> None:
         store.close()
 
 
+@pytest.mark.parametrize(("ledger", "other"), [("a*", "abc"), ("a?", "ab"), ("team[1]", "team1"), ("a\\*", "a*")])
+def test_the_rights_to_a_ledger_are_to_no_other(redis_server: RedisServer, ledger: str, other: str) -> None:
+    user = uuid.uuid4().hex
+    rules = acl_rules(ledger, "reader", version=(7, 0))
+    redis_server.command("ACL", "SETUSER", user, "reset", "on", ">pw", *rules)
+    own = RedisStore.connect(redis_server.url, ledger=ledger, username=user, password="pw", readonly=True)
+    assert own.read() == []
+    own.close()
+    with pytest.raises(StoreNotWritable, match="ermission"):
+        RedisStore.connect(redis_server.url, ledger=other, username=user, password="pw", readonly=True)
+
+
+@pytest.mark.parametrize("ledger", ["my team", "my\tteam", "", "a}b"])
+def test_names_that_no_rule_can_express(ledger: str) -> None:
+    with pytest.raises(InvalidRequest, match="no rule can name"):
+        acl_rules(ledger, "reader")
+
+
 def test_a_line_that_nobody_else_can_read(tmp_path: Path, redis_server: RedisServer) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate with")
