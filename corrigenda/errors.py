@@ -119,7 +119,11 @@ class StoreBusy(StoreError, TimeoutError):
 
 
 class StoreUnavailable(StoreError, ConnectionError):
-    """The server that has the ledger does not answer, or may not write now. Writing again later is safe."""
+    """The server that has the ledger does not answer, or may not write now.
+
+    A write that ends in it may be there all the same, a big one above all: the server may finish what nobody waits for
+    any more. Writing again later is safe.
+    """
 
     __str__ = CorrigendaError.__str__
 

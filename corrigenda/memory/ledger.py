@@ -93,6 +93,10 @@ class Store(Protocol):
         """Tell whether another process may have appended since this was last asked; cheap when nothing has."""
         ...
 
+    def mark_unread(self) -> None:
+        """Let :meth:`changed` say so once more: what it told of, or was appended here, could not be taken in."""
+        ...
+
     def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what :meth:`keep_vectors` kept of ``keys`` for the encoder ``fingerprint``."""
         ...

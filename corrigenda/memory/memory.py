@@ -109,7 +109,8 @@ class Memory(ReadableMemory):
         Raises:
             InvalidEdit: See :class:`Edit`.
             ConflictingEdit: By rule; nothing was written.
-            StoreError: Nothing was written; the subclass says why.
+            StoreError: Nothing was written; the subclass says why. Only after :class:`StoreUnavailable` may it be there
+                all the same; adding it again is safe.
         """
         return self.add_many([draft(prompt, target, fields)], on_conflict=on_conflict)[0]
 

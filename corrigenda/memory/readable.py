@@ -156,24 +156,27 @@ class ReadableMemory:
         if k < 1:
             raise InvalidRequest(f"k={k} is below 1")
         moment, namespace = at or datetime.now(UTC), normal_form(namespace)
-        with self._replica.lock:
-            index = self._replica.index()
+        with self._replica.searching:
+            with self._replica.lock:
+                index = self._replica.index()
             if queries.ndim != 2 or queries.shape[1] != index.dimension or not np.isfinite(queries).all():
                 raise InvalidRequest(f"vectors must be finite, (n, {index.dimension}), not {queries.shape}")
-            edits = self._replica.state.namespace(namespace)
             wanted, among = k, None
             while True:
                 found = index.search(namespace, queries, wanted, among)
-                # What the index holds and is not live, left behind by an error perhaps, must not end every search.
-                hits = [
-                    [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
-                    for row in found
-                ]
-                if among is not None or wanted >= len(edits) or all(len(row) == k for row in hits):
-                    return hits
-                wanted *= 4  # edits that do not hold at that time took some of the places
-                if wanted > _RANKED * len(edits):
-                    wanted, among = k, [i for i, edit in edits.items() if edit.validity.covers(moment)]
+                with self._replica.lock:
+                    edits = self._replica.state.namespace(namespace)
+                    # What the index holds and is not live, left behind by an error perhaps, must not end every search.
+                    hits = [
+                        [Hit(edits[i], s) for i, s in row if i in edits and edits[i].validity.covers(moment)][:k]
+                        for row in found
+                    ]
+                    done = [len(row) == k or not pairs for row, pairs in zip(hits, found, strict=True)]
+                    if among is not None or wanted >= len(edits) or all(done):  # nothing at all: the server is away
+                        return hits
+                    wanted *= 4  # edits that do not hold at that time took some of the places
+                    if wanted > _RANKED * len(edits):
+                        wanted, among = k, [i for i, edit in edits.items() if edit.validity.covers(moment)]
 
     def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
         """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""

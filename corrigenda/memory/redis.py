@@ -72,8 +72,8 @@ class RedisStore:
         self._prefix = f"corrigenda:{{{ledger}}}:"
         self._events = EventStream(link, ledger, events=self.key("events"), about=self.key("about"))
         self._open = threading.local()
-        self._mark = (0, "")  # the newest event seen, number and id
-        self._seen = 0
+        self._mark = (0, "")  # the last event read or written, number and id
+        self._seen = (0, "")  # the newest event when that was last asked
 
     @classmethod
     def connect(
@@ -169,11 +169,15 @@ class RedisStore:
         if self.link.resting:
             return False
         try:
-            last, _ = self._events.newest(total=BRIEFLY)
+            newest = self._events.newest(total=BRIEFLY)
         except StoreUnavailable:
             return False
-        before, self._seen = self._seen, last
-        return last != before
+        before, self._seen = self._seen, newest
+        return newest != before
+
+    def mark_unread(self) -> None:
+        """Let :meth:`changed` say so once more: what it told of, or was appended here, could not be taken in."""
+        self._seen = _ANYWHERE
 
     def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what :meth:`keep_vectors` kept of ``keys``; nothing while the server is away."""
@@ -303,7 +307,7 @@ class RedisStore:
         return getattr(self._open, "transaction", None)
 
     def _saw(self, events: Sequence[Event]) -> None:
-        if events and events[-1].seq >= self._mark[0]:
+        if events:
             self._mark = (events[-1].seq, events[-1].id)
 
     def _confirm(self, base: tuple[int, str]) -> None:
@@ -340,7 +344,9 @@ class RedisStore:
             transaction.last = last
             if transaction.promised and last != base[0] + len(transaction.events):
                 raise StoreError(f"event {transaction.events[0].id} is in the ledger already, at another place")
-            self._mark = max(self._mark, (last, transaction.events[-1].id))
+            self._mark = (last, transaction.events[-1].id)
+            if self._seen == base != _ANYWHERE:
+                self._seen = self._mark  # nobody came between
 
     def _adopt(self) -> None:
         """Make sure that the ledger is ours and of a version we can use."""
@@ -358,7 +364,7 @@ class RedisStore:
         if not self.readonly:
             self._promise.check()
         self._mark = self.last()
-        self._seen = self._mark[0]
+        self._seen = self._mark
 
 
 def _values(db: Client, *, key: str, fields: list[bytes]) -> list[bytes | None]:

@@ -146,7 +146,8 @@ def translate(error: Exception, where: str) -> StoreError:
         return StoreNotWritable(text, remedy="Check user name, password, and the user's ACL rules.")
     if isinstance(error, redis.OutOfMemoryError):
         return StoreNotWritable(text, remedy="Raise maxmemory; set maxmemory-policy noeviction.")
-    if str(error).startswith("MISCONF"):
+    reason = str(error).rpartition("of pipeline caused error: ")[2]
+    if reason.startswith("MISCONF"):
         return StoreNotWritable(text, remedy="The server cannot write to its disk: free space there.")
     passing = (
         redis.ConnectionError,
@@ -158,8 +159,8 @@ def translate(error: Exception, where: str) -> StoreError:
         redis.exceptions.RedisClusterException,
         redis.exceptions.AskError,
     )
-    waits = ("NOREPLICAS", "LOADING", "UNBLOCKED", "READONLY")
-    if isinstance(error, passing) or str(error).startswith(waits):
+    waits = ("BUSY ", "NOREPLICAS", "LOADING", "UNBLOCKED", "READONLY")  # BUSY: with somebody's long script
+    if isinstance(error, passing) or reason.startswith(waits):
         return StoreUnavailable(f"{where} does not answer: {error}", remedy="Is the server up? Try again; it is safe.")
     return StoreError(text)
 

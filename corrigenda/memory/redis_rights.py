@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 from corrigenda.errors import InvalidRequest
@@ -25,10 +26,14 @@ def acl_rules(ledger: str, role: Role, *, version: tuple[int, ...] = (8, 0)) -> 
         version: Of the server: it refuses names of commands that it does not know.
 
     Raises:
-        InvalidRequest: No such role.
+        InvalidRequest: No such role; or a name with a blank in it, which no rule can express.
     """
     if role not in get_args(Role):
         raise InvalidRequest(f"{role!r} is no role", remedy=f"Roles: {', '.join(get_args(Role))}.")
+    if not ledger or re.search(r"[\s\0{}]", ledger, re.ASCII):
+        raise InvalidRequest(
+            f"no rule can name the ledger {ledger!r}", remedy="Rules take only names without blanks, { and }."
+        )
     allowed = [*_READING, *_SEARCHING]
     if role != "reader":
         allowed += [*_WRITING, *_IN_SCRIPT, *_BEFORE_WAITAOF]
@@ -38,7 +43,8 @@ def acl_rules(ledger: str, role: Role, *, version: tuple[int, ...] = (8, 0)) -> 
         allowed = [name for name in allowed if name not in _BEFORE_WAITAOF]
     known = [name for name in dict.fromkeys(allowed) if _since(name) <= version]
     pattern = "%R~" if role == "reader" else "~"
-    return ["-@all", f"{pattern}corrigenda:{{{ledger}}}:*", *(f"+{name}" for name in known)]
+    escaped = re.sub(r"([*?\[\]\\])", r"\\\1", ledger)  # or it would be a pattern, and others' keys might match
+    return ["-@all", f"{pattern}corrigenda:{{{escaped}}}:*", *(f"+{name}" for name in known)]
 
 
 def _since(name: str) -> tuple[int, ...]:

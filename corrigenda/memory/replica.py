@@ -33,6 +33,8 @@ _BUSY_ATTEMPTS = 100
 class Replica:
     """A copy of the ledger in ``store``. What reads or changes it holds ``lock``, and never waits for a network then.
 
+    A search holds ``searching``: the lock, or nothing where the server searches.
+
     Args:
         store: Where the ledger lives.
         encoder: Turns texts into vectors; MiniLM, loaded when first needed, if ``None``.
@@ -54,6 +56,7 @@ class Replica:
     ) -> None:
         self.store = store
         self.lock = threading.RLock()
+        self.searching: AbstractContextManager[object] = nullcontext() if on_server else self.lock
         self.state = State()
         self.names: dict[str, Names] = {}
         self._writing = threading.RLock()  # taken before ``lock``
@@ -116,8 +119,15 @@ class Replica:
 
     def refresh(self) -> bool:
         """Take in what other processes appended; return whether there was anything."""
-        with self._guard():
-            return self.store.changed() and self.take(self.store.read(self.state.seq))
+        with self._guard(), self._unread_on_error():
+            if not self.store.changed():
+                return False
+            before = self.place
+            if events := self.store.read(self.state.seq):
+                self.take(events)
+            else:
+                self.confirm()
+            return self.place != before
 
     def take(self, events: Sequence[Event]) -> bool:
         """Follow those of ``events``, which come in order, that are not in this copy yet; tell whether there were any.
@@ -130,6 +140,8 @@ class Replica:
             fresh = self.store.read(seq)
         edits: list[Edit] = []
         encoded = None
+        if fresh:
+            self.confirm()  # by their numbers, they may fit behind events that the ledger has lost
         if fresh and not self.store.local and self._index.built:
             edits = list({event.edit.id: event.edit for event in fresh}.values())
             encoded = self._encoded(edits)
@@ -213,7 +225,7 @@ class Replica:
             edits: Those that may become live.
             encoded: Their vectors, row by row, where they are at hand.
         """
-        with self._writing, self._guard():
+        with self._writing, self._guard(), self._unread_on_error():
             deadline = time.monotonic() + _BUSY_SECONDS
             for attempt in count(1):
                 try:
@@ -257,6 +269,15 @@ class Replica:
             yield
         finally:
             self._intent.name = None
+
+    @contextmanager
+    def _unread_on_error(self) -> Iterator[None]:
+        """Let the next :meth:`refresh` look again, whatever ended a block: it may have read or written in vain."""
+        try:
+            yield
+        except BaseException:
+            self.store.mark_unread()
+            raise
 
     def _guard(self) -> AbstractContextManager[object]:
         # A local store has a lock of its own, to be taken inside of ours; a distant one is not worth waiting for.

@@ -62,7 +62,7 @@ class ServerIndex(VectorIndex):
     ) -> list[list[tuple[EditId, float]]]:
         """Return for each query up to ``k`` live edits of ``among`` with their cosine; none with the server away."""
         live = self._state.namespace(namespace)
-        if not live:
+        if not live or self._store.link.resting:
             return [[] for _ in queries]
         try:
             chosen = None if among is None else set(among)

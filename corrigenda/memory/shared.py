@@ -235,8 +235,7 @@ class SharedMemory(Memory):
         return later
 
     def _deliver(self) -> None:
-        """Carry out what waits in the outbox, and see to the server's index, if it has one."""
-        self._replica.sync()
+        """Carry out what waits in the outbox."""
         if self._outbox is None:
             return
         put_aside, before = len(self._outbox.refused()), self._outbox.obstacle

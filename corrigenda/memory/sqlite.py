@@ -126,6 +126,10 @@ class SQLiteStore:
             before, self._seen = self._seen, now
             return now != before
 
+    def mark_unread(self) -> None:
+        """Let :meth:`changed` say so once more: what it told of, or was appended here, could not be taken in."""
+        self._seen = -1
+
     def vectors(self, fingerprint: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what :meth:`keep_vectors` kept of ``keys`` for the encoder ``fingerprint``."""
         found: dict[bytes, bytes] = {}

@@ -32,7 +32,7 @@ class Tail:
     Args:
         replica: To be kept in step.
         store: The same as the replica's.
-        reached: Called, in the thread, when the server answers (again), and whenever there is nothing else to do.
+        reached: Called, in the thread, when the server answers (again), and about twice a second while it does.
     """
 
     def __init__(self, replica: Replica, store: Followed, reached: Callable[[], None] = lambda: None) -> None:
@@ -57,27 +57,28 @@ class Tail:
         self._thread.join()
 
     def _run(self) -> None:
-        fresh = True  # connected anew: what is here must be confirmed first
+        quiet, asked = True, 0.0
         while not self._stopping.is_set():
             try:
-                if fresh:
+                # A ledger that was put back to an earlier state stays silent, and one that others keep writing to never
+                # does: ask when connected anew, and twice a second at least.
+                if quiet or time.monotonic() - asked >= _WAIT_SECONDS:
                     self._replica.confirm()
+                    if quiet:
+                        self._replica.sync()
                     self._reached()
+                    asked = time.monotonic()
                 events = self._store.wait(self._replica.place[0], _WAIT_SECONDS)
                 self._replica.take(events)
-                # A ledger that was put back to an earlier state stays silent: ask now and then.
-                fresh = False
-                if not events:
-                    self._replica.confirm()
-                    self._reached()
+                quiet = not events
                 self._in_touch, self._failures = time.monotonic(), 0
             except StoreUnavailable as error:
-                fresh = True
+                quiet = True
                 self._missed(error)
             except Exception as error:  # whatever it is: a thread that ended would leave the replica behind unseen
                 if not self._failures:
                     log.exception("following the ledger failed")
-                fresh = self._broken = True
+                quiet = self._broken = True
                 self._missed(error)
             else:
                 self._broken = False

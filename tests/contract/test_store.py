@@ -159,6 +159,9 @@ def test_changed_tells_of_others_once(store: Store, open_store: Open) -> None:
     other.append(added(1))
     assert store.changed()
     assert not store.changed()
+    store.mark_unread()
+    assert store.changed()
+    assert not store.changed()
 
 
 def test_vectors_are_kept_by_fingerprint(store: Store, open_store: Open) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +17,17 @@ from hypothesis import strategies as st
 
 from corrigenda import edit as edit_module
 from corrigenda.edit import MAX_TARGET, Edit, Validity
-from corrigenda.errors import InvalidEdit, InvalidRequest, StoreDamaged, StoreError, StoreNotWritable, UnknownEdit
+from corrigenda.errors import (
+    InvalidEdit,
+    InvalidRequest,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreNotWritable,
+    UnknownEdit,
+)
 from corrigenda.memory.index import Partition
+from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.vectors import Encoded
 from corrigenda.testing import FixedEncoder
@@ -327,6 +339,51 @@ def test_one_sees_what_another_wrote(open_memory: Open, capital: Capital, fixed:
     assert two.add(capital()) == edit
     assert one.add(capital()) == edit
     assert one.version == two.version == 3
+
+
+def test_a_refresh_that_failed_is_made_again(
+    open_memory: Open, capital: Capital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = open_memory(), open_memory()
+    edit = one.add(capital())
+    assert two.refresh()
+    one.retract(edit.id)
+    monkeypatch.setattr(two.replica.store, "read", Mock(side_effect=StoreBusy("locked")))
+    with pytest.raises(StoreBusy):
+        two.refresh()
+    monkeypatch.undo()
+    assert two.refresh()
+    assert not two.is_live(edit.id)
+
+
+def test_what_cannot_be_read_is_an_error_every_time(open_memory: Open, ledger: Path, capital: Capital) -> None:
+    one, two = open_memory(), open_memory()
+    two.add(capital())
+    with closing(sqlite3.connect(ledger)) as db, db:
+        columns = "edit_id, edit, replaces, author, reason, at"
+        db.execute(f"INSERT INTO events (seq, id, kind, {columns}) SELECT 2, 'x', 'paused', {columns} FROM events")
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="event 2"):
+            one.refresh()
+
+
+def test_an_interrupted_write_is_taken_in_later(
+    open_memory: Open, capital: Capital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = open_memory()
+    append = memory.replica.store.append
+
+    def interrupted(events: Sequence[Event]) -> int:
+        monkeypatch.setattr(memory.replica, "_take", Mock(side_effect=KeyboardInterrupt))
+        return append(events)
+
+    monkeypatch.setattr(memory.replica.store, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        memory.add(capital())
+    monkeypatch.undo()
+    assert memory.live() == ()
+    assert memory.refresh()
+    assert memory.live() == (capital(),)
 
 
 def test_consequences_of_what_another_process_retracted(open_memory: Open, capital: Capital) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import waiting
 from servers import RedisServer, free_port
 
 from corrigenda.edit import Edit
@@ -28,6 +31,7 @@ from corrigenda.memory.ledger import Event
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.redis import RedisStore
 from corrigenda.memory.redis_link import Link, Patience, masked
+from corrigenda.memory.redis_promise import Durability
 from corrigenda.memory.redis_rights import Role, acl_rules
 from corrigenda.testing import FixedEncoder
 
@@ -117,6 +121,40 @@ def test_the_same_number_in_another_history_is_another_state(connect: Connect) -
 
     with pytest.raises(LedgerMoved):
         decide()
+
+
+@pytest.mark.parametrize("durability", ["server", "disk"])
+def test_a_server_that_is_busy_with_a_script_is_away(own_server: RedisServer, durability: Durability) -> None:
+    store = RedisStore.connect(own_server.url, patience=QUICK, durability=durability)
+    store.append(added(1))
+    own_server.command("config", "set", "lua-time-limit", "1")
+    with socket.create_connection(("127.0.0.1", own_server.port)) as other:
+        other.sendall(b'EVAL "while true do end" 0\r\n')
+        waiting.until(lambda: refusal(own_server).startswith(b"-BUSY"), seconds=5.0)
+        with pytest.raises(StoreUnavailable, match="BUSY"):
+            store.append(added(2))
+        assert not store.changed()
+        assert store.vectors("one", [b"k"]) == {}
+        own_server.command("script", "kill")
+    assert store.append(added(2)) == 2
+    store.close()
+
+
+def refusal(server: RedisServer) -> bytes:
+    """Return what the server says to a simple command."""
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(b"HGET x y\r\n")
+        return line.recv(64)
+
+
+def test_a_ledger_that_began_anew_can_be_written_to(connect: Connect) -> None:
+    store = connect()
+    store.append([replace(added(1)[0], id="z")])
+    store.link.client.delete(*store.link.client.keys(f"{store.key()}*"))
+    for number in (1, 2):  # the second is decided on the first, not on what was there in its place
+        with store.exclusive():
+            store.read(number - 1)
+            assert store.append([replace(added(number)[0], id=f"a{number}")]) == number
 
 
 def test_the_server_keeps_the_live_state_too(connect: Connect) -> None:
@@ -295,6 +333,24 @@ def test_users_with_the_least_rights(redis_server: RedisServer) -> None:
         acl_rules("mine", "king")  # type: ignore[arg-type]
     for store in (writer, reader, keeper):
         store.close()
+
+
+@pytest.mark.parametrize(("ledger", "other"), [("a*", "abc"), ("a?", "ab"), ("team[1]", "team1"), ("a\\*", "a*")])
+def test_the_rights_to_a_ledger_are_to_no_other(redis_server: RedisServer, ledger: str, other: str) -> None:
+    user = uuid.uuid4().hex
+    rules = acl_rules(ledger, "reader", version=(7, 0))
+    redis_server.command("ACL", "SETUSER", user, "reset", "on", ">pw", *rules)
+    own = RedisStore.connect(redis_server.url, ledger=ledger, username=user, password="pw", readonly=True)
+    assert own.read() == []
+    own.close()
+    with pytest.raises(StoreNotWritable, match="ermission"):
+        RedisStore.connect(redis_server.url, ledger=other, username=user, password="pw", readonly=True)
+
+
+@pytest.mark.parametrize("ledger", ["my team", "my\tteam", "", "a}b"])
+def test_names_that_no_rule_can_express(ledger: str) -> None:
+    with pytest.raises(InvalidRequest, match="no rule can name"):
+        acl_rules(ledger, "reader")
 
 
 def test_a_line_that_nobody_else_can_read(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -129,6 +131,28 @@ def test_a_server_that_is_away_finds_nothing_and_costs_little(connect: Connect, 
     modern.start()
     until(lambda: one.stale_for == 0)
     assert found(one, "The capital of Kazakhstan is") == ["Astana"]
+
+
+def test_a_server_that_hangs_stops_no_reader(connect: Connect, modern: RedisServer) -> None:
+    one = connect(follow=False, patience=Patience(answer=0.3, total=0.3, rest=5.0))
+    one.add_many([capital(f"Land{number}") for number in range(60)])
+    query = one.encoder.encode(["The capital of Land7 is"])
+    assert len(one.search(query, 3)[0]) == 3
+    assert modern.process is not None
+    modern.process.send_signal(signal.SIGSTOP)
+    try:
+        searching = threading.Thread(target=one.search, args=(query, 3))
+        began = time.monotonic()
+        searching.start()
+        until(lambda: one.replica.lock.acquire(blocking=False), seconds=0.2)
+        one.replica.lock.release()
+        searching.join()
+        assert time.monotonic() - began < 1  # one time-out, not one for each widening
+        began = time.monotonic()
+        assert one.search(query, 3) == [[]]
+        assert time.monotonic() - began < 0.2  # none, while the server is left alone
+    finally:
+        modern.process.send_signal(signal.SIGCONT)
 
 
 def test_only_where_there_are_vector_sets(redis_server: RedisServer, connect: Connect) -> None:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from servers import RedisServer
 from corrigenda.chat import Chat, Trace
 from corrigenda.edit import Edit, Validity
 from corrigenda.errors import ConflictingEdit, EncoderMismatch, InvalidRequest, StoreUnavailable, UnknownEdit
+from corrigenda.memory.conflicts import Plan
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.outbox import Intent
 from corrigenda.memory.redis_link import Patience
@@ -192,6 +194,27 @@ def test_writes_wait_while_the_server_is_full(connect: Connect, own_server: Redi
     assert not any("put aside" in notice for notice in memory.notices)
 
 
+def test_what_waits_is_done_while_others_keep_writing(connect: Connect, tmp_path: Path) -> None:
+    memory, other = connect(outbox=tmp_path / "outbox.db"), connect(follow=False)
+    numbers, stop = count(), threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.1):
+            other.add(capital(f"Land{next(numbers)}"))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: memory.version > 0)
+        assert memory._outbox is not None
+        memory._outbox.put(Intent("add", {"edits": [capital().to_dict()], "on_conflict": "supersede"}))
+        until(lambda: memory.waiting == 0, seconds=2.0)
+    finally:
+        stop.set()
+        writer.join()
+    assert memory.is_live(capital().id)
+
+
 def test_an_amendment_that_waited_changes_what_it_named(
     connect: Connect, own_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -287,6 +310,35 @@ def test_an_emptied_ledger_is_noticed_without_following(connect: Connect) -> Non
     one._server.link.client.delete(*one._server.link.client.keys(f"{one._server._prefix}*"))
     one.add(capital("Nigeria", "Abuja"))
     assert [edit.target for edit in one.live()] == ["Abuja"]
+
+
+@pytest.mark.parametrize("way", ["refresh", "take", "write"])
+def test_two_histories_are_not_mixed(connect: Connect, way: str) -> None:
+    one, other = connect(follow=False), connect(follow=False)
+    one.add_many([capital(), capital("Peru", "Lima")])
+    one._server.link.client.delete(*one._server.link.client.keys(f"{one._server._prefix}*"))
+    for number in range(4):  # past where the other history ended
+        other.add(capital(f"Land{number}"))
+    if way == "refresh":
+        assert one.refresh()
+    elif way == "take":
+        one.replica.take(one._server.read(one.version))
+    else:
+        one.replica.write(lambda state: Plan())
+    assert one.live() == other.live()
+    assert any("lost" in notice for notice in one.notices)
+    one.refresh()
+    assert not one.refresh()
+
+
+def test_what_one_wrote_itself_is_not_asked_for_again(connect: Connect) -> None:
+    one, two = connect(follow=False), connect(follow=False)
+    one.add(capital())
+    assert not one._server.changed()
+    two.add(capital("Peru", "Lima"))
+    one.add(capital("Nigeria", "Abuja"))
+    assert two._server.changed()
+    assert len(one) == 3
 
 
 class Moody(FixedEncoder):
