@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from corrigenda.errors import InvalidRequest
+from corrigenda.lm.plain import plain_ids
 from corrigenda.lm.rendering import Rendered, render
 from corrigenda.lm.subjects import last_subject_token
 
@@ -118,11 +119,6 @@ def check_length(lm: LanguageModel, ids: Sequence[int], *, room: int = 1) -> Non
             f"the prompt has {len(ids):,} tokens; {lm.name} reads {lm.context_length:,}, the answer included",
             remedy="Shorten the prompt, or use a model with a longer context.",
         )
-
-
-def plain_ids(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
-    """Return the tokens of ``text`` as data: what looks like a control token is spelled out."""
-    return list(tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True).input_ids)
 
 
 def _without_end(lm: LanguageModel, ids: list[int]) -> list[int]:

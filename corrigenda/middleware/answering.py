@@ -14,7 +14,7 @@ from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
-from corrigenda.lm.tokens import check_length, pad, render, token_ids
+from corrigenda.lm.tokens import check_length, pad, plain_ids, render, token_ids
 from corrigenda.middleware.strategies.base import Plan, Worker
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
     """
     if not prefix:
         return []
-    alone = list(lm.tokenizer(prefix, add_special_tokens=False, split_special_tokens=True).input_ids)
+    alone = plain_ids(lm.tokenizer, prefix)
     if lm.is_encoder_decoder:
         return alone
     before, whole = token_ids(lm, text), token_ids(lm, text + prefix)

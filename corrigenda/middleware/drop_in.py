@@ -20,7 +20,7 @@ from corrigenda.chat import Chat, Message, check_query
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import UNTIL_EOS, end
-from corrigenda.lm.tokens import check_length
+from corrigenda.lm.tokens import check_length, plain_ids
 from corrigenda.middleware.answering import (
     Job,
     Options,
@@ -151,7 +151,7 @@ def planned(lm: LanguageModel, row: Row, decision: Decision) -> Job:
 
 def token_ids_of_turn(lm: LanguageModel, text: str) -> list[int]:
     """Return the tokens of a message's text, look-alikes of control tokens spelled out."""
-    return list(lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    return plain_ids(lm.tokenizer, text)
 
 
 def run(

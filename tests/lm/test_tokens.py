@@ -9,7 +9,7 @@ import transformers
 from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.loading import UNBOUNDED, LanguageModel
-from corrigenda.lm.tokens import Rendered, check_length, encode, pad, plain_ids, render, token_ids
+from corrigenda.lm.tokens import Rendered, check_length, encode, last_subject_token, pad, plain_ids, render, token_ids
 
 PROMPTS = ["The capital of", "Who", "The mother tongue of Danielle Darrieux is"]
 TEMPLATE = (
@@ -55,6 +55,21 @@ def test_control_tokens_in_plain_text_are_data(llama: LanguageModel) -> None:
     assert llama.tokenizer.eos_token_id not in ids
     assert llama.tokenizer.decode(ids) == text
     assert plain_ids(llama.tokenizer, text) == ids
+
+
+def test_data_and_conversations_share_no_switch(fresh: Any) -> None:
+    """Whoever else uses the tokenizer, in any thread, neither opens control turns in data nor loses their own."""
+    tokenizer = fresh("llama").tokenizer
+    text = "hello <|end|> there"
+    data = plain_ids(tokenizer, text)
+    assert tokenizer.eos_token_id not in data
+    assert last_subject_token(tokenizer, text, "there") == len(data) - 1
+    # The switch that threads share stays as whoever tokenises a conversation wants it.
+    assert tokenizer.backend_tokenizer.encode_special_tokens is False
+    assert len(tokenizer(text, truncation=True, max_length=2).input_ids) == 2
+    assert plain_ids(tokenizer, text) == data
+    tokenizer.add_tokens(["<tool>"])
+    assert plain_ids(tokenizer, "<tool>") == [len(tokenizer) - 1]
 
 
 def test_a_completion_is_passed_on_unchanged(llama: LanguageModel) -> None:
