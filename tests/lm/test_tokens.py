@@ -132,6 +132,18 @@ def test_a_template_that_strips_messages(talker: LanguageModel) -> None:
     assert text == "<|end|>user\nWho?\n<|end|>assistant\n"
 
 
+def test_a_template_that_refuses_a_conversation(talker: LanguageModel) -> None:
+    talker.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + TEMPLATE
+    )
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    with pytest.raises(InvalidRequest, match="System role not supported") as error:
+        render(talker, Chat.of(turns))
+    assert "first user turn" in error.value.remedy
+    assert render(talker, Chat.of(turns[1:])).startswith("<|end|>user")
+
+
 def test_a_template_that_rewrites_messages_gets_them_as_they_are(talker: LanguageModel) -> None:
     talker.tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | upper")
     text = render(talker, Chat.of([{"role": "user", "content": "Who? <|end|>"}]))
