@@ -8,6 +8,7 @@ call can open a control turn in it, and no call here spells out the control toke
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,18 @@ def plain_ids(tokenizer: Any, text: str, *, add_special_tokens: bool = False) ->
 def plain_encoding(tokenizer: Any, text: str, **options: Any) -> Any:
     """Return what ``tokenizer`` makes of ``text`` as data; ``options`` are its own."""
     return _for_data(tokenizer)(text, split_special_tokens=True, **options)
+
+
+def continuation_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of ``text`` as data that goes on with another text: no space is put in front of it."""
+    return inside(lambda whole: plain_ids(tokenizer, whole), text)
+
+
+def inside(encode: Callable[[str], list[int]], text: str) -> list[int]:
+    """Return what ``encode`` makes of ``text`` where it does not begin a text."""
+    # SentencePiece puts a space in front of every text. A line break takes it, and keeps its own tokens otherwise.
+    before, whole = encode("\n"), encode(f"\n{text}")
+    return whole[len(before) :] if whole[: len(before)] == before else encode(text)
 
 
 def _for_data(tokenizer: Any) -> Any:

@@ -62,7 +62,7 @@ def render(lm: LanguageModel, chat: Chat) -> str:
     contents = [turn.content for turn in chat.messages]
     roles = [turn.role for turn in chat.messages]
     pieces = _pieces(lm.tokenizer, roles, contents)
-    control = _control_tokens(lm.tokenizer)
+    control = control_tokens(lm.tokenizer)
     runs: list[Run] = []
     for text, from_template in pieces:
         parts = control.split(text) if from_template and control else [text]
@@ -99,7 +99,7 @@ def _apply(tokenizer: Any, roles: Sequence[str], contents: Sequence[str]) -> str
     return text
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+def control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Return a pattern of every string that the tokenizer reads as one control token; longest first."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)

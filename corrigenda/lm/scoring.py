@@ -21,7 +21,7 @@ from corrigenda.lm.decoding import (
 from corrigenda.lm.kv_cache import longest_shareable
 from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
-from corrigenda.lm.tokens import Rendered, check_length, pad, plain_ids, token_ids
+from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, plain_ids, token_ids
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -121,16 +121,16 @@ def greedy(
 
 
 def _rows(lm: LanguageModel, prompts: Sequence[str], begun: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the tokens that are given, and those that an encoder-decoder's answers begin with."""
+    """Return the tokens that are given, and those that the answers begin with; a decoder is given those too."""
     if len(begun) != len(prompts):
         raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
-    starts: list[list[int]]
-    if lm.is_encoder_decoder:
-        rows = [token_ids(lm, prompt) for prompt in prompts]
-        starts = [plain_ids(lm.tokenizer, text) for text in begun]
-    else:
-        rows = [token_ids(lm, prompt + text if text else prompt) for prompt, text in zip(prompts, begun, strict=True)]
-        starts = [[] for _ in rows]
+    rows = [token_ids(lm, prompt) for prompt in prompts]
+    starts = [
+        following_ids(lm, prompt, row, text) if text else []
+        for prompt, row, text in zip(prompts, rows, begun, strict=True)
+    ]
+    if not lm.is_encoder_decoder:
+        rows = [row + start for row, start in zip(rows, starts, strict=True)]
     for row in rows:
         check_length(lm, row)
     return rows, starts
@@ -255,10 +255,7 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
     else:
         bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
         text = target if bare else f" {target}"
-        whole = token_ids(lm, prompt + text)
-        # Where a token would straddle the boundary, the prompt is kept: it is what the model is given.
-        fits = whole[: len(source)] == source
-        answer = whole[len(source) :] if fits else plain_ids(lm.tokenizer, text)
+        answer = following_ids(lm, prompt, source, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
     check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)

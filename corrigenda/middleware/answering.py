@@ -14,7 +14,7 @@ from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
-from corrigenda.lm.tokens import check_length, pad, plain_ids, render, token_ids
+from corrigenda.lm.tokens import check_length, following_ids, pad, render, token_ids
 from corrigenda.middleware.strategies.base import Plan, Worker
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Job:
             lm = plan.worker.model(lm)
         text = render(lm, plan.request)
         ids = token_ids(lm, text)
-        forced = forced_tokens(lm, text, plan.prefix)
+        forced = following_ids(lm, text, ids, plan.prefix) if plan.prefix else []
         if not lm.is_encoder_decoder:
             ids = [*ids, *forced]
         check_length(lm, ids)
@@ -178,21 +178,6 @@ class Job:
 def both(one: Stop, other: Stop) -> Stop:
     """Return the rule that ends an answer where either does."""
     return Stop(one.newline or other.newline, one.sentence or other.sentence, (*one.texts, *other.texts))
-
-
-def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
-    """Return the tokens of ``prefix`` as they follow ``text``.
-
-    They are tokenised by themselves where the boundary would otherwise fall inside a token: what the model has been
-    given is kept.
-    """
-    if not prefix:
-        return []
-    alone = plain_ids(lm.tokenizer, prefix)
-    if lm.is_encoder_decoder:
-        return alone
-    before, whole = token_ids(lm, text), token_ids(lm, text + prefix)
-    return whole[len(before) :] if whole[: len(before)] == before else alone
 
 
 @torch.inference_mode()

@@ -5,12 +5,24 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.loading import UNBOUNDED, LanguageModel
-from corrigenda.lm.tokens import Rendered, check_length, encode, last_subject_token, pad, plain_ids, render, token_ids
+from corrigenda.lm.tokens import (
+    Rendered,
+    check_length,
+    encode,
+    following_ids,
+    last_subject_token,
+    pad,
+    plain_ids,
+    render,
+    token_ids,
+)
 
+TEXTS = ["Who wrote it? They speak German, and they wrote it.", "The mother tongue is German."]
 PROMPTS = ["The capital of", "Who", "The mother tongue of Danielle Darrieux is"]
 TEMPLATE = (
     "{% for m in messages %}<|end|>{{ m['role'] }}\n{{ m['content'] }}\n{% endfor %}"
@@ -170,6 +182,60 @@ def test_a_tokenizer_that_closes_every_text(fresh: Any) -> None:
     lm.tokenizer.backend_tokenizer.post_processor = post
     assert lm.tokenizer("Who").input_ids[-1] == lm.tokenizer.eos_token_id
     assert token_ids(lm, "Who")[-1] != lm.tokenizer.eos_token_id
+
+
+def sentencepiece(scheme: str) -> Any:
+    """A tokenizer of SentencePiece's kind with a chat template: "first" as Mistral's, "each" as Phi-3's."""
+    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    if scheme == "each":
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    space = decoders.Replace("▁", " ")
+    core.decoder = decoders.Sequence([space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        show_progress=False,
+        initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyz"],
+    )
+    core.train_from_iterator(" ".join(TEXTS).split(), trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    turns = [AddedToken(name, rstrip=scheme == "each", normalized=False) for name in ("<|user|>", "<|assistant|>")]
+    tokenizer.add_special_tokens({"additional_special_tokens": turns})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '</s>\n' }}{% endfor %}"
+        "{{ '<|assistant|>\n' }}"
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_spelling_out_a_look_alike_leaves_the_rest_of_a_conversation_as_it_is(fresh: Any, scheme: str) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece(scheme))
+
+    def ids_of(content: str) -> list[int]:
+        return token_ids(lm, render(lm, Chat.of([{"role": "user", "content": content}])))
+
+    before, after = ids_of("Who wrote "), ids_of("Who wrote </s> it?")
+    ends = before.index(lm.tokenizer.eos_token_id)
+    assert after[:ends] == before[:ends]
+    assert after[-len(before) + ends :] == before[ends:]
+    assert after.count(lm.tokenizer.eos_token_id) == 1
+    assert lm.tokenizer.decode(after[ends : ends - len(before)]).replace(" ", "") == "</s>it?"
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_what_follows_a_prompt_leaves_its_tokens_as_they_are(fresh: Any, scheme: str) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece(scheme))
+    chat = render(lm, Chat.of([{"role": "user", "content": "Who wrote it?"}]))
+    ids = token_ids(lm, chat)
+    assert token_ids(lm, chat + "German")[: len(ids)] == ids
+    for prompt, text in (("They speak", " German"), ("They spe", "ak"), ("They", " German")):
+        ids = token_ids(lm, prompt)
+        whole = [*ids, *following_ids(lm, prompt, ids, text)]
+        assert lm.tokenizer.decode(whole, skip_special_tokens=True) == prompt + text
 
 
 def test_context_length(any_lm: LanguageModel) -> None:
