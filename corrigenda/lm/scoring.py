@@ -21,6 +21,7 @@ from corrigenda.lm.decoding import (
 from corrigenda.lm.kv_cache import longest_shareable
 from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
+from corrigenda.lm.texts import text_after
 from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, plain_ids, token_ids
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ def greedy(
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
         for places, room in _undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
             decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
-            for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
-                answers[place] = begun[place] + text
+            for place, said in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
+                before = starts[place] or _text_before(lm, prompts[place], rows[place])
+                answers[place] = begun[place] + cut(text_after(lm.tokenizer, before, said), stop)
             done += len(places)
             if progress is not None:
                 progress(done, len(rows))
@@ -153,7 +155,12 @@ def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
     return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
 
 
-def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
+def _text_before(lm: LanguageModel, prompt: str, ids: list[int]) -> list[int]:
+    """Return the tokens whose text the answer goes on with: none where it is a turn, or an encoder-decoder's."""
+    return [] if lm.is_encoder_decoder or isinstance(prompt, Rendered) else ids
+
+
+def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[list[int]]:
     """Decode all rows until each is over; rows that are over leave the batch."""
     over, eos = watcher(stop, lm.tokenizer), lm.eos_ids
     said: list[list[int]] = [[] for _ in range(rows)]
@@ -175,8 +182,7 @@ def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: 
             decoder.keep(kept)
             tokens = tokens[kept]
             alive = [alive[place] for place in going]
-    texts = lm.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [cut(text, stop) for text in texts]
+    return said
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.loading import UNBOUNDED, LanguageModel
+from corrigenda.lm.scoring import greedy
+from corrigenda.lm.texts import text_after
 from corrigenda.lm.tokens import (
     Rendered,
     check_length,
@@ -21,6 +24,8 @@ from corrigenda.lm.tokens import (
     render,
     token_ids,
 )
+from corrigenda.middleware.answering import Job, Options, answer
+from corrigenda.middleware.strategies.base import Plan
 
 TEXTS = ["Who wrote it? They speak German, and they wrote it.", "The mother tongue is German."]
 PROMPTS = ["The capital of", "Who", "The mother tongue of Danielle Darrieux is"]
@@ -201,6 +206,9 @@ def sentencepiece(scheme: str) -> Any:
         initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyz"],
     )
     core.train_from_iterator(" ".join(TEXTS).split(), trainer)
+    learnt = json.loads(core.to_str())
+    learnt["added_tokens"] = learnt["added_tokens"][:3]  # bytes are tokens like others
+    core = Tokenizer.from_str(json.dumps(learnt))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
     turns = [AddedToken(name, rstrip=scheme == "each", normalized=False) for name in ("<|user|>", "<|assistant|>")]
     tokenizer.add_special_tokens({"additional_special_tokens": turns})
@@ -236,6 +244,38 @@ def test_what_follows_a_prompt_leaves_its_tokens_as_they_are(fresh: Any, scheme:
         ids = token_ids(lm, prompt)
         whole = [*ids, *following_ids(lm, prompt, ids, text)]
         assert lm.tokenizer.decode(whole, skip_special_tokens=True) == prompt + text
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_what_is_said_goes_on_with_the_text_before_it(scheme: str) -> None:
+    tokenizer = sentencepiece(scheme)
+    said = tokenizer.convert_tokens_to_ids(["▁German", "<0x0A>", "▁German"])
+    for before in ("They speak", "caf\u00e9", "\u4eac\u90fd", "x\ufffd"):
+        ids = plain_ids(tokenizer, before)
+        assert text_after(tokenizer, ids, said) == " German\n German"
+        assert text_after(tokenizer, ids, said[1:]) == "\n German"
+    assert text_after(tokenizer, [], said) == "German\n German"
+
+
+def test_answers_keep_the_space_of_their_first_token(fresh: Any) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece("each"))
+    (word,) = lm.tokenizer.convert_tokens_to_ids(["▁German"])
+
+    class Says(type(lm.model)):  # type: ignore[misc]
+        def forward(self, *args: Any, **options: Any) -> Any:
+            output = super().forward(*args, **options)
+            output.logits = output.logits.index_fill(-1, torch.tensor([word]), 1e6)
+            return output
+
+    lm.model.__class__ = Says
+    assert greedy(lm, ["They speak"], max_new_tokens=2) == [" German German"]
+    assert greedy(lm, ["They speak"], max_new_tokens=1, prefix=[" old"]) == [" old German"]
+    chat = render(lm, Chat.of([{"role": "user", "content": "Which?"}]))
+    assert greedy(lm, [chat], max_new_tokens=1) == ["German"]
+    plan = Plan(Chat.of("They speak"), prefix=" old")
+    jobs = [Job.of(lm, Chat.of("They speak"), how, None) for how in (None, plan)]
+    assert answer(lm, jobs, Options.of({"max_new_tokens": 4}))[0] == " German German German German"
+    assert answer(lm, jobs, Options.of({"max_new_tokens": 8}))[1].startswith(" old German German")
 
 
 def test_context_length(any_lm: LanguageModel) -> None:
