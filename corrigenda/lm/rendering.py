@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jinja2.exceptions import TemplateError  # torch and chat templates need jinja2 too
+
 from corrigenda.chat import Chat
+from corrigenda.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -47,6 +50,9 @@ def render(lm: LanguageModel, chat: Chat) -> str:
 
     A completion is returned unchanged. A conversation goes through the model's chat template and asks for the
     next assistant turn; a model without template gets ``User: …`` lines and ``Assistant:`` at the end.
+
+    Raises:
+        InvalidRequest: The template refuses the conversation, as Gemma's does a system turn.
     """
     if chat.completion:
         return chat.messages[-1].content
@@ -56,7 +62,7 @@ def render(lm: LanguageModel, chat: Chat) -> str:
     contents = [turn.content for turn in chat.messages]
     roles = [turn.role for turn in chat.messages]
     pieces = _pieces(lm.tokenizer, roles, contents)
-    control = _control_tokens(lm.tokenizer)
+    control = control_tokens(lm.tokenizer)
     runs: list[Run] = []
     for text, from_template in pieces:
         parts = control.split(text) if from_template and control else [text]
@@ -83,11 +89,17 @@ def _pieces(tokenizer: Any, roles: Sequence[str], contents: Sequence[str]) -> li
 
 def _apply(tokenizer: Any, roles: Sequence[str], contents: Sequence[str]) -> str:
     turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise InvalidRequest(
+            f"the model's chat template refuses the conversation: {error}",
+            remedy="Put the system turn's text into the first user turn, and let user and assistant turns alternate.",
+        ) from error
     return text
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+def control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Return a pattern of every string that the tokenizer reads as one control token; longest first."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)

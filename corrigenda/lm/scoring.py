@@ -21,7 +21,8 @@ from corrigenda.lm.decoding import (
 from corrigenda.lm.kv_cache import longest_shareable
 from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
-from corrigenda.lm.tokens import Rendered, check_length, pad, plain_ids, token_ids
+from corrigenda.lm.texts import text_after
+from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, plain_ids, token_ids
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -112,8 +113,9 @@ def greedy(
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
         for places, room in _undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
             decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
-            for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
-                answers[place] = begun[place] + text
+            for place, said in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
+                before = starts[place] or _text_before(lm, prompts[place], rows[place])
+                answers[place] = begun[place] + cut(text_after(lm.tokenizer, before, said), stop)
             done += len(places)
             if progress is not None:
                 progress(done, len(rows))
@@ -121,16 +123,16 @@ def greedy(
 
 
 def _rows(lm: LanguageModel, prompts: Sequence[str], begun: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the tokens that are given, and those that an encoder-decoder's answers begin with."""
+    """Return the tokens that are given, and those that the answers begin with; a decoder is given those too."""
     if len(begun) != len(prompts):
         raise InvalidRequest(f"{len(begun)} prefixes for {len(prompts)} prompts", remedy="Give one a prompt.")
-    starts: list[list[int]]
-    if lm.is_encoder_decoder:
-        rows = [token_ids(lm, prompt) for prompt in prompts]
-        starts = [plain_ids(lm.tokenizer, text) for text in begun]
-    else:
-        rows = [token_ids(lm, prompt + text if text else prompt) for prompt, text in zip(prompts, begun, strict=True)]
-        starts = [[] for _ in rows]
+    rows = [token_ids(lm, prompt) for prompt in prompts]
+    starts = [
+        following_ids(lm, prompt, row, text) if text else []
+        for prompt, row, text in zip(prompts, rows, begun, strict=True)
+    ]
+    if not lm.is_encoder_decoder:
+        rows = [row + start for row, start in zip(rows, starts, strict=True)]
     for row in rows:
         check_length(lm, row)
     return rows, starts
@@ -153,7 +155,12 @@ def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
     return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
 
 
-def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[str]:
+def _text_before(lm: LanguageModel, prompt: str, ids: list[int]) -> list[int]:
+    """Return the tokens whose text the answer goes on with: none where it is a turn, or an encoder-decoder's."""
+    return [] if lm.is_encoder_decoder or isinstance(prompt, Rendered) else ids
+
+
+def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[list[int]]:
     """Decode all rows until each is over; rows that are over leave the batch."""
     over, eos = watcher(stop, lm.tokenizer), lm.eos_ids
     said: list[list[int]] = [[] for _ in range(rows)]
@@ -175,8 +182,7 @@ def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: 
             decoder.keep(kept)
             tokens = tokens[kept]
             alive = [alive[place] for place in going]
-    texts = lm.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [cut(text, stop) for text in texts]
+    return said
 
 
 @torch.inference_mode()
@@ -255,10 +261,7 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
     else:
         bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
         text = target if bare else f" {target}"
-        whole = token_ids(lm, prompt + text)
-        # Where a token would straddle the boundary, the prompt is kept: it is what the model is given.
-        fits = whole[: len(source)] == source
-        answer = whole[len(source) :] if fits else plain_ids(lm.tokenizer, text)
+        answer = following_ids(lm, prompt, source, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
     check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)

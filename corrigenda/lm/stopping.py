@@ -33,8 +33,9 @@ _SHORT = """
 ABBREVIATIONS = frozenset(_SHORT.split())
 """Words that a full stop shortens, case-folded."""
 
-_STOP = re.compile(r"""(?P<mark>[.!?]+)["'”’»)\]]*(?=\s+(?P<next>\S))|[。！？]["'”’」』）]*""")
-_LAST_WORD = re.compile(r"(?P<word>[^\W\d_]+)$")
+# A run of marks and a word are tried once, from their first character, and nothing is given back: the time is linear.
+_STOP = re.compile(r"""(?<![.!?])(?P<mark>[.!?]++)["'”’»)\]]*+(?=\s++(?P<next>\S))|[。！？]["'”’」』）]*""")
+_LAST_WORD = re.compile(r"(?<![^\W\d_])(?P<word>[^\W\d_]++)$")
 _DOTTED = re.compile(r"(?:^|[^\w.])(?:[^\W\d_]\.)*[^\W\d_]$")
 _JOINING = frozenset(",;:-–—/&+=%")
 
@@ -80,13 +81,16 @@ def cut(text: str, stop: Stop = NATURAL) -> str:
 
 
 def _sentence_end(text: str, start: int) -> int:
+    seen = start
     for match in _STOP.finditer(text, start):
+        # White space follows every mark, so no word or abbreviation reaches back beyond the one before.
+        before, seen = text[seen : match.start()], match.end()
         follows = match["next"]
         if follows is None:
             return match.end()
         if follows.islower() or follows.isdigit() or follows in _JOINING:
             continue
-        if match["mark"] == "." and _shortened(text[start : match.start()]):
+        if match["mark"] == "." and _shortened(before):
             continue
         return match.end()
     return -1
@@ -125,7 +129,7 @@ class StopCriterion:
 
 
 _WINDOW = 64
-"""Tokens looked at while generating; the end of an answer is seen when it happens, so the tail suffices."""
+"""Tokens looked at while generating: an end is seen when it happens, so the last ones are enough to suspect it."""
 
 
 def watcher(stop: Stop, tokenizer: Any) -> Callable[[Sequence[int]], bool]:
@@ -133,8 +137,13 @@ def watcher(stop: Stop, tokenizer: Any) -> Callable[[Sequence[int]], bool]:
     if stop == UNTIL_EOS:
         return lambda tokens: False
 
+    def ends(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # Half a character at the end may become a lower-case letter, after which the sentence goes on.
+        return end(text.rstrip("�"), stop) is not None
+
     def over(tokens: Sequence[int]) -> bool:
-        text = tokenizer.decode(tokens[-_WINDOW:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return end(text, stop) is not None
+        # Where the window begins behind "Dr", only the whole answer shows that ". Smith" ends nothing.
+        return ends(tokens[-_WINDOW:]) and (len(tokens) <= _WINDOW or ends(tokens))
 
     return over

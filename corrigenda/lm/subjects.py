@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from corrigenda.errors import SubjectNotFound
+from corrigenda.lm.plain import plain_encoding
 
 
 def last_subject_token(tokenizer: Any, prompt: str, subject: str, *, start: int = 0) -> int:
@@ -24,7 +25,7 @@ def last_subject_token(tokenizer: Any, prompt: str, subject: str, *, start: int 
         SubjectNotFound: It does not occur in the prompt, or is empty.
     """
     end = start + _end_of(prompt[start:], subject)
-    encoded = tokenizer(prompt, split_special_tokens=True, return_offsets_mapping=tokenizer.is_fast)
+    encoded = plain_encoding(tokenizer, prompt, return_offsets_mapping=tokenizer.is_fast)
     if not tokenizer.is_fast:
         return _by_decoding(tokenizer, list(encoded["input_ids"]), prompt, end)
     # Tokens without text of their own (beginning of text) span nothing; the last one that begins in the subject is it.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from corrigenda.errors import InvalidRequest
-from corrigenda.lm.rendering import Rendered, render
+from corrigenda.lm.plain import continuation_ids, inside, plain_ids
+from corrigenda.lm.rendering import Rendered, control_tokens, render
 from corrigenda.lm.subjects import last_subject_token
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "Rendered",
     "check_length",
     "encode",
+    "following_ids",
     "last_subject_token",
     "pad",
     "plain_ids",
@@ -74,10 +76,38 @@ def token_ids(lm: LanguageModel, text: str) -> list[int]:
         return ids if lm.is_encoder_decoder else _without_end(lm, ids)
     if not text.hostile:
         return list(tokenizer(str(text), add_special_tokens=False).input_ids)
-    ids = []
+    return _disarmed(tokenizer, text)
+
+
+def _disarmed(tokenizer: Any, text: Rendered) -> list[int]:
+    """Return the tokens of a conversation in which only the look-alikes of control tokens are encoded apart."""
+    control = control_tokens(tokenizer)
+    pieces = [""]  # by turns what the tokenizer may read as it stands, and look-alikes
     for run, is_control in text.runs:
-        ids += [tokenizer.convert_tokens_to_ids(run)] if is_control else plain_ids(tokenizer, run)
+        parts = [run] if is_control or control is None else control.split(run)
+        pieces[-1] += parts[0]
+        pieces += parts[1:]
+
+    def ids_of(piece: str) -> list[int]:
+        return list(tokenizer(piece, add_special_tokens=False).input_ids)
+
+    ids = ids_of(pieces[0])
+    for look_alike, rest in zip(pieces[1::2], pieces[2::2], strict=True):
+        ids += continuation_ids(tokenizer, look_alike) + inside(ids_of, rest)
     return ids
+
+
+def following_ids(lm: LanguageModel, prompt: str, ids: Sequence[int], text: str) -> list[int]:
+    """Return the tokens of ``text`` as data that follows ``prompt``, whose tokens are ``ids``.
+
+    An encoder-decoder's answer begins with it. Where the boundary would fall inside a token, it is tokenised by itself:
+    what the model is given is kept.
+    """
+    # A conversation of one token is a beginning-of-text token, behind which a text begins.
+    if lm.is_encoder_decoder or (isinstance(prompt, Rendered) and len(ids) == 1):
+        return plain_ids(lm.tokenizer, text)
+    whole = token_ids(lm, prompt + text)
+    return whole[len(ids) :] if whole[: len(ids)] == ids else continuation_ids(lm.tokenizer, text)
 
 
 def encode(lm: LanguageModel, texts: Sequence[str]) -> Batch:
@@ -118,11 +148,6 @@ def check_length(lm: LanguageModel, ids: Sequence[int], *, room: int = 1) -> Non
             f"the prompt has {len(ids):,} tokens; {lm.name} reads {lm.context_length:,}, the answer included",
             remedy="Shorten the prompt, or use a model with a longer context.",
         )
-
-
-def plain_ids(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
-    """Return the tokens of ``text`` as data: what looks like a control token is spelled out."""
-    return list(tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True).input_ids)
 
 
 def _without_end(lm: LanguageModel, ids: list[int]) -> list[int]:

@@ -14,7 +14,8 @@ from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
-from corrigenda.lm.tokens import check_length, pad, render, token_ids
+from corrigenda.lm.texts import text_after
+from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, render, token_ids
 from corrigenda.middleware.strategies.base import Plan, Worker
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Job:
         chat: Whether the reply is a turn of a conversation.
         answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         own: Tokens of the caller's own prompt, as far as ``max_length`` counts them; 1 where nobody asked for that.
+        goes_on: Whether the reply goes on with the prompt's text, rather than being a turn or an encoder-decoder's.
     """
 
     ids: tuple[int, ...]
@@ -132,6 +134,7 @@ class Job:
     worker: Worker | None = None
     detail: Any = None
     own: int = 1
+    goes_on: bool = False
 
     @classmethod
     def of(
@@ -144,10 +147,11 @@ class Job:
         """
         own = stop if stop is not None else (NATURAL if request.completion else UNTIL_EOS)
         if plan is None:
-            ids = token_ids(lm, render(lm, request))
+            text = render(lm, request)
+            ids = token_ids(lm, text)
             check_length(lm, ids)
             before = 1 if lm.is_encoder_decoder else len(ids)
-            return cls(tuple(ids), (), "", own, False, not request.completion, own=before)
+            return cls(tuple(ids), (), "", own, False, not request.completion, own=before, goes_on=_goes_on(lm, text))
         if plan.answer is not None:
             return cls((), (), "", UNTIL_EOS, False, not request.completion, plan.answer)
         before = len(token_ids(lm, render(lm, request))) if counted and not lm.is_encoder_decoder else 1
@@ -155,17 +159,23 @@ class Job:
             lm = plan.worker.model(lm)
         text = render(lm, plan.request)
         ids = token_ids(lm, text)
-        forced = forced_tokens(lm, text, plan.prefix)
+        forced = following_ids(lm, text, ids, plan.prefix) if plan.prefix else []
         if not lm.is_encoder_decoder:
             ids = [*ids, *forced]
         check_length(lm, ids)
         stop = own if plan.stop is None else both(own, plan.stop)
         done = (plan.answer, plan.worker, plan.detail)
-        return cls(tuple(ids), tuple(forced), plan.prefix, stop, plan.bare_line, not request.completion, *done, before)
+        rest = (plan.bare_line, not request.completion, *done, before, _goes_on(lm, text))
+        return cls(tuple(ids), tuple(forced), plan.prefix, stop, *rest)
 
     def model(self, lm: LanguageModel) -> LanguageModel:
         """Return the model that answers, where the caller's is ``lm``."""
         return lm if self.worker is None else self.worker.model(lm)
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """Tokens whose text the reply goes on with."""
+        return self.ids[: len(self.ids) - len(self.forced)] if self.goes_on else ()
 
     def finish(self, continuation: str) -> str:
         """Return the reply, given what the model said after the forced beginning."""
@@ -175,24 +185,13 @@ class Job:
         return text
 
 
+def _goes_on(lm: LanguageModel, text: str) -> bool:
+    return not lm.is_encoder_decoder and not isinstance(text, Rendered)
+
+
 def both(one: Stop, other: Stop) -> Stop:
     """Return the rule that ends an answer where either does."""
     return Stop(one.newline or other.newline, one.sentence or other.sentence, (*one.texts, *other.texts))
-
-
-def forced_tokens(lm: LanguageModel, text: str, prefix: str) -> list[int]:
-    """Return the tokens of ``prefix`` as they follow ``text``.
-
-    They are tokenised by themselves where the boundary would otherwise fall inside a token: what the model has been
-    given is kept.
-    """
-    if not prefix:
-        return []
-    alone = list(lm.tokenizer(prefix, add_special_tokens=False, split_special_tokens=True).input_ids)
-    if lm.is_encoder_decoder:
-        return alone
-    before, whole = token_ids(lm, text), token_ids(lm, text + prefix)
-    return whole[len(before) :] if whole[: len(before)] == before else alone
 
 
 @torch.inference_mode()
@@ -264,8 +263,9 @@ def finished(lm: LanguageModel, job: Job, row: Sequence[int], options: Options) 
     """Return the reply, given the tokens after the forced beginning (padding at the end does no harm)."""
     longest = options.longest_of(job)
     if job.forced and len(job.forced) >= longest:
-        return text_of(lm, job.forced[:longest])
-    return job.finish(text_of(lm, row[: longest - len(job.forced)]))
+        return text_after(lm.tokenizer, job.before, job.forced[:longest])
+    before = job.forced or job.before
+    return job.finish(text_after(lm.tokenizer, before, row[: longest - len(job.forced)]))
 
 
 def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple[dict[str, Any], int, dict[str, Any]]:
@@ -297,8 +297,7 @@ def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple
 
 def text_of(lm: LanguageModel, tokens: Sequence[int]) -> str:
     """Return the text of ``tokens``, control tokens left out."""
-    text: str = lm.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
+    return text_after(lm.tokenizer, (), tokens)
 
 
 Row = StopCriterion

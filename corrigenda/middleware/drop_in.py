@@ -20,7 +20,7 @@ from corrigenda.chat import Chat, Message, check_query
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import UNTIL_EOS, end
-from corrigenda.lm.tokens import check_length
+from corrigenda.lm.tokens import check_length, following_ids, plain_ids, token_ids
 from corrigenda.middleware.answering import (
     Job,
     Options,
@@ -28,7 +28,6 @@ from corrigenda.middleware.answering import (
     answer,
     arguments,
     at_work,
-    forced_tokens,
     text_of,
     undisturbed,
 )
@@ -142,7 +141,7 @@ def planned(lm: LanguageModel, row: Row, decision: Decision) -> Job:
     if plan.answer is not None or not framed or (plan.worker is not None and plan.worker.model(lm) is not lm):
         return Job.of(lm, decision.request, plan, UNTIL_EOS)
     own = token_ids_of_turn(lm, changed.query)
-    forced = forced_tokens(lm, "", plan.prefix)
+    forced = following_ids(lm, "", token_ids(lm, ""), plan.prefix) if plan.prefix else []
     ids = [*row.before, *own, *row.after, *([] if lm.is_encoder_decoder else forced)]
     check_length(lm, ids)
     stop = plan.stop or UNTIL_EOS
@@ -151,7 +150,7 @@ def planned(lm: LanguageModel, row: Row, decision: Decision) -> Job:
 
 def token_ids_of_turn(lm: LanguageModel, text: str) -> list[int]:
     """Return the tokens of a message's text, look-alikes of control tokens spelled out."""
-    return list(lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    return plain_ids(lm.tokenizer, text)
 
 
 def run(

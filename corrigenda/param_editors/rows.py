@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from corrigenda.edit import Edit
 from corrigenda.errors import InvalidEdit, SubjectNotFound, UnsupportedArchitecture, about
-from corrigenda.lm.tokens import check_length, last_subject_token, token_ids
+from corrigenda.lm.tokens import check_length, last_subject_token, plain_ids, token_ids
 
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
@@ -72,10 +72,7 @@ def target_ids(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], 
     source = token_ids(lm, prompt)
     text = target if prompt[-1:].isspace() or target[:1].isspace() else f" {target}"
     whole = token_ids(lm, prompt + text)
-    if whole[: len(source)] == source:
-        answer = whole[len(source) :]
-    else:
-        answer = list(lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    answer = whole[len(source) :] if whole[: len(source)] == source else plain_ids(lm.tokenizer, text)
     check_length(lm, source + answer, room=0)
     return source, answer
 

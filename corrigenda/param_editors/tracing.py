@@ -17,6 +17,7 @@ import torch
 
 from corrigenda.errors import InvalidParams, MissingExtra, UnsupportedArchitecture
 from corrigenda.lm.hooks import Override, Tap, first_tensor
+from corrigenda.lm.plain import plain_encoding
 from corrigenda.lm.tokens import Batch, last_subject_token, token_ids
 from corrigenda.param_editors.anatomy import Anatomy
 from corrigenda.param_editors.forwards import call
@@ -154,7 +155,7 @@ def _span(lm: LanguageModel, prompt: str, subject: str) -> tuple[int, int]:
     end = prompt.lower().rfind(subject.strip().lower()) + 1
     if not lm.tokenizer.is_fast or not end:
         return last, last
-    encoded = lm.tokenizer(prompt, split_special_tokens=True, return_offsets_mapping=True)
+    encoded = plain_encoding(lm.tokenizer, prompt, return_offsets_mapping=True)
     places = enumerate(encoded["offset_mapping"])
     return min(min(place for place, (_, stop) in places if stop >= end), last), last
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,19 @@ def test_quiet_restores_what_was_set() -> None:
         raise ZeroDivisionError
     assert logging.is_progress_bar_enabled()
     assert logging.get_verbosity() == level
+
+
+def test_quiet_blocks_that_overlap_restore_what_was_set_before_the_first() -> None:
+    stderr, filters = sys.stderr, list(warnings.filters)
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert sys.stderr is not stderr
+    second.__exit__(None, None, None)
+    assert sys.stderr is stderr
+    assert warnings.filters == filters
+    assert logging.is_progress_bar_enabled()
 
 
 def test_fingerprint_says_whether_two_models_are_equal(checkpoint: Path, tmp_path: Path, fresh: Fresh) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -91,3 +93,29 @@ def test_watcher_looks_at_a_long_answer_s_end(llama: LanguageModel) -> None:
     assert not over(tokens)
     assert over(tokens + llama.tokenizer("\n").input_ids)
     assert not watcher(UNTIL_EOS, llama.tokenizer)(tokens + llama.tokenizer("\n").input_ids)
+
+
+def test_watcher_and_cut_agree_where_the_window_hides_an_abbreviation(llama: LanguageModel) -> None:
+    text = " with Dr. Smith" + " of" * 100 + ". They"
+    tokens = llama.tokenizer(text).input_ids
+    over = watcher(NATURAL, llama.tokenizer)
+    first = next(size for size in range(1, len(tokens) + 1) if over(tokens[:size]))
+    assert llama.tokenizer.decode(tokens[:first]).startswith(cut(text))
+
+
+def test_watcher_waits_for_the_rest_of_a_character(llama: LanguageModel) -> None:
+    over = watcher(NATURAL, llama.tokenizer)
+    for text, ends in ((" el núm. é", False), (" el fin. É", True)):
+        tokens = llama.tokenizer(text).input_ids
+        assert llama.tokenizer.decode(tokens[:-1]).endswith("�")
+        assert not over(tokens[:-1])
+        assert over(tokens) == ends
+
+
+@pytest.mark.parametrize("piece", [".", "...   ", "A. ", ". a ", '."', ".”", "a", "a.", "?!) b"])
+def test_long_texts_are_cut_at_once(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    began = time.perf_counter()
+    cut(text)
+    cut(f"{text} b. C")
+    assert time.perf_counter() - began < 2

@@ -1,16 +1,33 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.loading import UNBOUNDED, LanguageModel
-from corrigenda.lm.tokens import Rendered, check_length, encode, pad, plain_ids, render, token_ids
+from corrigenda.lm.scoring import greedy
+from corrigenda.lm.texts import text_after
+from corrigenda.lm.tokens import (
+    Rendered,
+    check_length,
+    encode,
+    following_ids,
+    last_subject_token,
+    pad,
+    plain_ids,
+    render,
+    token_ids,
+)
+from corrigenda.middleware.answering import Job, Options, answer
+from corrigenda.middleware.strategies.base import Plan
 
+TEXTS = ["Who wrote it? They speak German, and they wrote it.", "The mother tongue is German."]
 PROMPTS = ["The capital of", "Who", "The mother tongue of Danielle Darrieux is"]
 TEMPLATE = (
     "{% for m in messages %}<|end|>{{ m['role'] }}\n{{ m['content'] }}\n{% endfor %}"
@@ -55,6 +72,21 @@ def test_control_tokens_in_plain_text_are_data(llama: LanguageModel) -> None:
     assert llama.tokenizer.eos_token_id not in ids
     assert llama.tokenizer.decode(ids) == text
     assert plain_ids(llama.tokenizer, text) == ids
+
+
+def test_data_and_conversations_share_no_switch(fresh: Any) -> None:
+    """Whoever else uses the tokenizer, in any thread, neither opens control turns in data nor loses their own."""
+    tokenizer = fresh("llama").tokenizer
+    text = "hello <|end|> there"
+    data = plain_ids(tokenizer, text)
+    assert tokenizer.eos_token_id not in data
+    assert last_subject_token(tokenizer, text, "there") == len(data) - 1
+    # The switch that threads share stays as whoever tokenises a conversation wants it.
+    assert tokenizer.backend_tokenizer.encode_special_tokens is False
+    assert len(tokenizer(text, truncation=True, max_length=2).input_ids) == 2
+    assert plain_ids(tokenizer, text) == data
+    tokenizer.add_tokens(["<tool>"])
+    assert plain_ids(tokenizer, "<tool>") == [len(tokenizer) - 1]
 
 
 def test_a_completion_is_passed_on_unchanged(llama: LanguageModel) -> None:
@@ -117,6 +149,18 @@ def test_a_template_that_strips_messages(talker: LanguageModel) -> None:
     assert text == "<|end|>user\nWho?\n<|end|>assistant\n"
 
 
+def test_a_template_that_refuses_a_conversation(talker: LanguageModel) -> None:
+    talker.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + TEMPLATE
+    )
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    with pytest.raises(InvalidRequest, match="System role not supported") as error:
+        render(talker, Chat.of(turns))
+    assert "first user turn" in error.value.remedy
+    assert render(talker, Chat.of(turns[1:])).startswith("<|end|>user")
+
+
 def test_a_template_that_rewrites_messages_gets_them_as_they_are(talker: LanguageModel) -> None:
     talker.tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | upper")
     text = render(talker, Chat.of([{"role": "user", "content": "Who? <|end|>"}]))
@@ -143,6 +187,95 @@ def test_a_tokenizer_that_closes_every_text(fresh: Any) -> None:
     lm.tokenizer.backend_tokenizer.post_processor = post
     assert lm.tokenizer("Who").input_ids[-1] == lm.tokenizer.eos_token_id
     assert token_ids(lm, "Who")[-1] != lm.tokenizer.eos_token_id
+
+
+def sentencepiece(scheme: str) -> Any:
+    """A tokenizer of SentencePiece's kind with a chat template: "first" as Mistral's, "each" as Phi-3's."""
+    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    if scheme == "each":
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    space = decoders.Replace("▁", " ")
+    core.decoder = decoders.Sequence([space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        show_progress=False,
+        initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyz"],
+    )
+    core.train_from_iterator(" ".join(TEXTS).split(), trainer)
+    learnt = json.loads(core.to_str())
+    learnt["added_tokens"] = learnt["added_tokens"][:3]  # bytes are tokens like others
+    core = Tokenizer.from_str(json.dumps(learnt))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    turns = [AddedToken(name, rstrip=scheme == "each", normalized=False) for name in ("<|user|>", "<|assistant|>")]
+    tokenizer.add_special_tokens({"additional_special_tokens": turns})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '</s>\n' }}{% endfor %}"
+        "{{ '<|assistant|>\n' }}"
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_spelling_out_a_look_alike_leaves_the_rest_of_a_conversation_as_it_is(fresh: Any, scheme: str) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece(scheme))
+
+    def ids_of(content: str) -> list[int]:
+        return token_ids(lm, render(lm, Chat.of([{"role": "user", "content": content}])))
+
+    before, after = ids_of("Who wrote "), ids_of("Who wrote </s> it?")
+    ends = before.index(lm.tokenizer.eos_token_id)
+    assert after[:ends] == before[:ends]
+    assert after[-len(before) + ends :] == before[ends:]
+    assert after.count(lm.tokenizer.eos_token_id) == 1
+    assert lm.tokenizer.decode(after[ends : ends - len(before)]).replace(" ", "") == "</s>it?"
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_what_follows_a_prompt_leaves_its_tokens_as_they_are(fresh: Any, scheme: str) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece(scheme))
+    chat = render(lm, Chat.of([{"role": "user", "content": "Who wrote it?"}]))
+    ids = token_ids(lm, chat)
+    assert token_ids(lm, chat + "German")[: len(ids)] == ids
+    for prompt, text in (("They speak", " German"), ("They spe", "ak"), ("They", " German")):
+        ids = token_ids(lm, prompt)
+        whole = [*ids, *following_ids(lm, prompt, ids, text)]
+        assert lm.tokenizer.decode(whole, skip_special_tokens=True) == prompt + text
+
+
+@pytest.mark.parametrize("scheme", ["first", "each"])
+def test_what_is_said_goes_on_with_the_text_before_it(scheme: str) -> None:
+    tokenizer = sentencepiece(scheme)
+    said = tokenizer.convert_tokens_to_ids(["▁German", "<0x0A>", "▁German"])
+    for before in ("They speak", "caf\u00e9", "\u4eac\u90fd", "x\ufffd"):
+        ids = plain_ids(tokenizer, before)
+        assert text_after(tokenizer, ids, said) == " German\n German"
+        assert text_after(tokenizer, ids, said[1:]) == "\n German"
+    assert text_after(tokenizer, [], said) == "German\n German"
+
+
+def test_answers_keep_the_space_of_their_first_token(fresh: Any) -> None:
+    lm = LanguageModel("pieces", fresh("llama").model, sentencepiece("each"))
+    (word,) = lm.tokenizer.convert_tokens_to_ids(["▁German"])
+
+    class Says(type(lm.model)):  # type: ignore[misc]
+        def forward(self, *args: Any, **options: Any) -> Any:
+            output = super().forward(*args, **options)
+            output.logits = output.logits.index_fill(-1, torch.tensor([word]), 1e6)
+            return output
+
+    lm.model.__class__ = Says
+    assert greedy(lm, ["They speak"], max_new_tokens=2) == [" German German"]
+    assert greedy(lm, ["They speak"], max_new_tokens=1, prefix=[" old"]) == [" old German"]
+    chat = render(lm, Chat.of([{"role": "user", "content": "Which?"}]))
+    assert greedy(lm, [chat], max_new_tokens=1) == ["German"]
+    plan = Plan(Chat.of("They speak"), prefix=" old")
+    jobs = [Job.of(lm, Chat.of("They speak"), how, None) for how in (None, plan)]
+    assert answer(lm, jobs, Options.of({"max_new_tokens": 4}))[0] == " German German German German"
+    assert answer(lm, jobs, Options.of({"max_new_tokens": 8}))[1].startswith(" old German German")
 
 
 def test_context_length(any_lm: LanguageModel) -> None:

@@ -1,0 +1,23 @@
+"""Tokens → the text that they add to what stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def text_after(tokenizer: Any, before: Sequence[int], said: Sequence[int]) -> str:
+    """Return the text of ``said`` as it goes on after ``before``, control tokens left out.
+
+    Tokenizers of SentencePiece's kind drop the space of the first token that they decode, so the last tokens of
+    ``before`` are decoded as well: one, or as many as it takes to begin and end with a whole character.
+    """
+    size = 1
+    while "�" in (context := _decoded(tokenizer, before[-size:])) and size < len(before):
+        size *= 2
+    return _decoded(tokenizer, [*before[-size:], *said])[len(context) :]
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
