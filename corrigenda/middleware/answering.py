@@ -120,6 +120,7 @@ class Job:
         chat: Whether the reply is a turn of a conversation.
         answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         own: Tokens of the caller's own prompt, as far as ``max_length`` counts them; 1 where nobody asked for that.
+        begun: What an encoder-decoder's answer begins with, before ``forced``; by default the token that starts it.
     """
 
     ids: tuple[int, ...]
@@ -132,6 +133,7 @@ class Job:
     worker: Worker | None = None
     detail: Any = None
     own: int = 1
+    begun: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -275,8 +277,8 @@ def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple
     columns = batch.input_ids.shape[1]
     if lm.is_encoder_decoder:
         columns = 1
-        if any(job.forced for job in jobs):
-            answers = pad(lm, [[decoder_start(lm), *job.forced] for job in jobs])
+        if any(job.begun or job.forced for job in jobs):
+            answers = pad(lm, [[*(job.begun or (decoder_start(lm),)), *job.forced] for job in jobs])
             inputs |= {"decoder_input_ids": answers.input_ids, "decoder_attention_mask": answers.attention_mask}
             columns = answers.input_ids.shape[1]
     longest = max(options.longest_of(job) - len(job.forced) for job in jobs)
