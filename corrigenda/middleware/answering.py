@@ -29,6 +29,7 @@ BATCH_SIZE = 16
 _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 _COLDEST = 1e-6
 """Temperature below which answers are greedy: scores divided by less leave the range of float32."""
+_LENGTHS = frozenset({"max_new_tokens", "max_length"})
 _REFUSED = frozenset({"inputs", "input_ids", "attention_mask", "decoder_input_ids", "streamer", "num_return_sequences"})
 
 
@@ -63,11 +64,14 @@ class Options:
             stop = replace(UNTIL_EOS, texts=tuple(stop))
         if seed is not None and not (isinstance(seed, int) and -(1 << 63) <= seed < 1 << 64):
             raise InvalidRequest(f"seed must be a whole number of 64 bits, not {seed!r:.50}")
-        if "max_new_tokens" in passed or passed.get("max_length", 0) is None:
+        for name in _LENGTHS:
+            if passed.get(name, 0) is None:  # transformers' word for "unset"
+                del passed[name]
+        if "max_new_tokens" in passed:
             passed.pop("max_length", None)  # transformers goes by max_new_tokens as well
         if "max_length" not in passed:
             passed.setdefault("max_new_tokens", MAX_NEW_TOKENS)
-        for name in {"max_new_tokens", "max_length"} & set(passed):
+        for name in _LENGTHS & set(passed):
             if not isinstance(passed[name], int) or passed[name] < 1:
                 raise InvalidRequest(f"{name} must be at least 1, not {passed[name]!r}")
         temperature = passed.get("temperature")

@@ -160,6 +160,8 @@ def test_defaults_are_greedy_unless_sampling_is_asked_for():
     assert Options.of({"top_p": 0.9}).passed["do_sample"] is True
     assert Options.of({"top_p": 0.9, "do_sample": False}).passed["do_sample"] is False
     assert Options.of({"max_length": 9}).passed == {"max_length": 9, "do_sample": False}
+    assert Options.of({"max_length": 9, "max_new_tokens": None}) == Options.of({"max_length": 9})
+    assert Options.of({"max_length": None, "max_new_tokens": None}) == Options.of({})
     assert "do_sample" not in Options.of({"generation_config": object()}).passed
     assert Options.of({"temperature": None, "top_p": None}).passed["do_sample"] is False
     assert Options.of({"temperature": 0, "top_p": 0.9}).passed["do_sample"] is False
