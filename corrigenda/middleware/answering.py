@@ -85,8 +85,8 @@ class Options:
 
     @property
     def longest(self) -> int:
-        """Most tokens of an answer, before the length of any prompt is known."""
-        return int(self.passed.get("max_new_tokens", MAX_NEW_TOKENS))
+        """Most tokens of an answer, before the length of any prompt is known; more than there will be, perhaps."""
+        return int(self.passed.get("max_new_tokens", self.passed.get("max_length", MAX_NEW_TOKENS)))
 
     @property
     def counts_prompts(self) -> bool:

@@ -37,6 +37,8 @@ from corrigenda.middleware.consult import Decision
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
+_UNSAID = 20
+"""Longest answer, in tokens, when nobody says: transformers' own."""
 _PER_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _BY_COLUMN = ("position_ids", "token_type_ids")
 _BY_ROW = ("negative_prompt_ids", "negative_prompt_attention_mask")
@@ -292,8 +294,8 @@ def longest_answer(lm: LanguageModel, options: Mapping[str, Any], columns: int) 
     config = options.get("generation_config") or lm.model.generation_config
     if (longest := options.get("max_new_tokens") or getattr(config, "max_new_tokens", None)) is not None:
         return int(longest)
-    whole = options.get("max_length") or getattr(config, "max_length", None) or 20
-    return max(int(whole) - columns, 1)
+    whole = options.get("max_length") or getattr(config, "max_length", None)
+    return max(int(whole) - columns, 1) if whole is not None else _UNSAID
 
 
 def _ended(lm: LanguageModel, job: Job, row: list[int]) -> list[int]:

@@ -28,6 +28,10 @@ def said(lm, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> list[str]:
     return [lm.tokenizer.decode(row, skip_special_tokens=True) for row in new]
 
 
+def alone(inputs: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    return {name: value[row : row + 1] for name, value in inputs.items()}
+
+
 # Nothing fires
 
 
@@ -187,6 +191,24 @@ def test_length_limits(edited, llama, kazakhstan):
     assert model.generate(inputs["input_ids"], config).shape[1] <= width + 2
 
 
+def test_without_a_limit_answers_are_as_long_as_transformers_makes_them(edited, llama, kazakhstan):
+    inputs = batch(llama, f"Tell me a story. {OTHER}", f"Tell me a story. {QUERY}")
+    width = inputs["input_ids"].shape[1]
+    assert width > 1
+    assert edited(llama).generate(**alone(inputs, 1), do_sample=False).shape[1] == width + 20
+
+
+def test_plans_leave_the_same_room_as_those_of_ask(edited, gpt2, calls, kazakhstan):
+    model, question, heard = edited(gpt2, strategy="ike"), ("user", "What is the capital of Kazakhstan?"), calls(gpt2)
+    for longest in (8, 60):
+        inputs = turns(gpt2, [question])
+        model.ask([dict(zip(("role", "content"), question, strict=True))], max_new_tokens=longest, stop=[])
+        model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        model.generate(inputs["input_ids"], max_length=inputs["input_ids"].shape[1] + longest, do_sample=False)
+        asked, one, other = (call["input_ids"].shape[1] for _, call in heard[-3:])
+        assert asked == one == other
+
+
 def test_a_dictionary_as_result(edited, llama, kazakhstan):
     model, inputs = edited(llama), batch(llama, QUERY)
     out = model.generate(**inputs, max_new_tokens=9, do_sample=False, return_dict_in_generate=True)
@@ -238,10 +260,6 @@ def test_an_encoder_decoder(edited, t5, kazakhstan):
     assert texts[1].strip().startswith("Almaty")
     result = edited(t5).generate(**inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
     assert torch.equal(result.sequences[:, :3], out[:, :3])
-
-
-def alone(inputs: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
-    return {name: value[row : row + 1] for name, value in inputs.items()}
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ike"])

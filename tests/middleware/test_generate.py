@@ -253,6 +253,7 @@ def test_demonstrations_make_room_for_the_answer(edited, gpt2, calls, kazakhstan
     short, long = (call["input_ids"].shape[1] for _, call in heard)
     assert short > long
     assert long + 60 <= gpt2.context_length
+    assert Options.of({"max_length": 300}).longest == 300
 
 
 # Conversations, namespaces, other processes
