@@ -221,14 +221,16 @@ def _batches(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> Iterat
 def undisturbed(lm: LanguageModel, jobs: Sequence[Job], places: Sequence[int], options: Options) -> list[list[int]]:
     """Part ``places`` so that no answer ends where the context of a neighbour with a longer prompt does.
 
-    Prompts are sorted, the longest first; one that the context cuts short in any case is alone.
+    Prompts are sorted, the longest first; those that the context cuts short in any case share a call with others of
+    their length only, whose answers end where theirs do.
     """
     lm = jobs[places[0]].model(lm)
     groups: list[list[int]] = []
     columns = longest = 0
     for place in sorted(places, key=lambda place: -len(jobs[place].ids)):
         own = options.longest_of(jobs[place]) - len(jobs[place].forced)
-        if groups and (lm.is_encoder_decoder or columns + max(longest, own) <= lm.context_length):
+        harmless = len(jobs[place].ids) == columns or columns + max(longest, own) <= lm.context_length
+        if groups and (lm.is_encoder_decoder or harmless):
             groups[-1].append(place)
             longest = max(longest, own)
         else:
