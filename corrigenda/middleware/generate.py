@@ -271,6 +271,11 @@ class EditedModel:
         self.memory.refresh()
         return self.scope.consider([query], self.namespace)[0]
 
+    @property
+    def edits_in_force(self) -> bool:
+        """Whether edits are looked at here: not inside :meth:`without_edits`."""
+        return not self._bare.get()
+
     @contextmanager
     def without_edits(self) -> Iterator[EditedModel]:
         """Answer as the bare model does inside the block; what was before is restored, whatever happens."""

@@ -44,6 +44,7 @@ class LocalChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         edited: EditedModel = self.edited
         own = {"model": edited.lm.name, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        own |= {"edits_in_force": edited.edits_in_force}
         return {**own, **identity(edited.memory, edited.namespace, edited.strategy)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

@@ -209,6 +209,18 @@ class TestCache:
         memory.retract(memory.live()[0].id)
         assert "Astana" not in model.invoke(PROMPT).text
 
+    async def test_a_local_models_answers_without_edits_are_kept_apart(
+        self, memory: Memory, edited: Any, llama: Any
+    ) -> None:
+        model = LocalChatModel(edited=edited(llama), max_tokens=4, cache=InMemoryCache())
+        with model.edited.without_edits():
+            bare = model.invoke(PROMPT).text
+            assert (await model.ainvoke(PROMPT)).text == bare
+        assert "Astana" in model.invoke(PROMPT).text
+        with model.edited.without_edits():
+            assert model.invoke(PROMPT).text == bare
+        assert "Astana" not in bare
+
 
 class TestEditRunnable:
     async def test_a_pipeline(self, memory: Memory) -> None:
