@@ -39,7 +39,7 @@ class PassingThrough:
         self.unedited = unedited
         self.context = context
         self._plans: dict[str, Decision] = {}
-        self._decisions: OrderedDict[tuple[tuple[str, ...], str], Decision] = OrderedDict()
+        self._decisions: OrderedDict[tuple[tuple[str, ...], int, str], Decision] = OrderedDict()
         self._planned = Cached(_Planned(edited, self._plans))
 
     def edit(self, edits: Sequence[Edit]) -> Undo:
@@ -49,7 +49,7 @@ class PassingThrough:
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Continue the prompts in the light of the memory."""
         results = [""] * len(prompts)
-        for model, asked in self._split(prompts):
+        for model, asked in self._split(prompts, max_new_tokens):
             texts = model.generate(list(asked.values()), max_new_tokens=max_new_tokens)
             for place, text in zip(asked, texts, strict=True):
                 results[place] = text
@@ -74,7 +74,7 @@ class PassingThrough:
     def write(self, prompts: Sequence[str], *, tokens: int, seed: int) -> list[str]:
         """Continue the prompts by ``tokens`` tokens in the light of the memory."""
         results: dict[int, str] = {}
-        for model, asked in self._split(prompts):
+        for model, asked in self._split(prompts, tokens):
             texts = model.write(list(asked.values()), tokens=tokens, seed=seed)
             results.update(zip(asked, texts, strict=True))
         return [results[place] for place in range(len(prompts))]
@@ -84,7 +84,8 @@ class PassingThrough:
         from corrigenda.lm.stopping import Stop
 
         stop = Stop(newline=False, sentence=False, texts=tuple(stops))
-        return self.edited.model.continued(self._decide(prompts), max_new_tokens, stop, self.edited.batch_size)
+        decisions = self._decide(prompts, max_new_tokens)
+        return self.edited.model.continued(decisions, max_new_tokens, stop, self.edited.batch_size)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -92,10 +93,10 @@ class PassingThrough:
         with self.unedited.collecting(), self._planned.collecting():
             yield
 
-    def _split(self, prompts: Sequence[str]) -> Iterator[tuple[Cached, dict[int, str]]]:
+    def _split(self, prompts: Sequence[str], longest: int = 0) -> Iterator[tuple[Cached, dict[int, str]]]:
         """Yield who is to be asked what, by place: the bare model, and the model under a strategy's plan."""
         touched, untouched = {}, {}
-        for place, item in enumerate(self._decide(prompts)):
+        for place, item in enumerate(self._decide(prompts, longest)):
             if item.plan is None:
                 untouched[place] = prompts[place]
             else:
@@ -106,14 +107,21 @@ class PassingThrough:
         if touched:
             yield self._planned, touched
 
-    def _decide(self, prompts: Sequence[str]) -> list[Decision]:
-        """Decide about each prompt once for the same live edits: some strategies ask the model to decide."""
+    def _decide(self, prompts: Sequence[str], longest: int) -> list[Decision]:
+        """Decide about each prompt once for the same live edits: some strategies ask the model to decide.
+
+        Plans leave room for ``longest`` tokens; short answers, and scores, share those with the usual room.
+        """
+        from corrigenda.middleware.answering import MAX_NEW_TOKENS
+
+        longest = max(longest, MAX_NEW_TOKENS)
         live = tuple(edit.id for edit in self.edited.memory.live())
-        new = [prompt for prompt in dict.fromkeys(prompts) if (live, prompt) not in self._decisions]
+        keys = {prompt: (live, longest, prompt) for prompt in prompts}
+        new = [prompt for prompt, key in keys.items() if key not in self._decisions]
         if new:
-            made = self.edited.model.decide([self.context.request(prompt) for prompt in new])
-            self._decisions.update(((live, prompt), item) for prompt, item in zip(new, made, strict=True))
-        found = [self._decisions[live, prompt] for prompt in prompts]
+            made = self.edited.model.decide([self.context.request(prompt) for prompt in new], longest)
+            self._decisions.update((keys[prompt], item) for prompt, item in zip(new, made, strict=True))
+        found = [self._decisions[keys[prompt]] for prompt in prompts]
         while len(self._decisions) > KEPT:
             self._decisions.popitem(last=False)
         return found

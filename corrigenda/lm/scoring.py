@@ -299,15 +299,15 @@ def _undisturbed(
 ) -> Iterator[tuple[list[int], int]]:
     """Yield batches of places and the room of their answers, in tokens.
 
-    A row that the context cuts short is alone: with others beside it, their answers would end with its own.
+    Rows that the context cuts short share a batch with others of their length only: all of them end where it does.
     """
     room = len(lengths) * [most] if lm.is_encoder_decoder else [lm.context_length - length for length in lengths]
-    ample = [place for place in range(len(lengths)) if room[place] >= most]
-    for places in _batches([lengths[place] for place in ample], batch_size):
-        yield [ample[at] for at in places], most
-    for place in range(len(lengths)):
-        if room[place] < most:
-            yield [place], room[place]
+    together: dict[int, list[int]] = {}
+    for place, free in enumerate(room):
+        together.setdefault(min(free, most), []).append(place)
+    for steps, rows in together.items():
+        for places in _batches([lengths[place] for place in rows], batch_size):
+            yield [rows[at] for at in places], steps
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -30,6 +30,7 @@ BATCH_SIZE = 16
 _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 _COLDEST = 1e-6
 """Temperature below which answers are greedy: scores divided by less leave the range of float32."""
+_LENGTHS = frozenset({"max_new_tokens", "max_length"})
 _REFUSED = frozenset({"inputs", "input_ids", "attention_mask", "decoder_input_ids", "streamer", "num_return_sequences"})
 
 
@@ -64,11 +65,14 @@ class Options:
             stop = replace(UNTIL_EOS, texts=tuple(stop))
         if seed is not None and not (isinstance(seed, int) and -(1 << 63) <= seed < 1 << 64):
             raise InvalidRequest(f"seed must be a whole number of 64 bits, not {seed!r:.50}")
-        if "max_new_tokens" in passed or passed.get("max_length", 0) is None:
+        for name in _LENGTHS:
+            if passed.get(name, 0) is None:  # transformers' word for "unset"
+                del passed[name]
+        if "max_new_tokens" in passed:
             passed.pop("max_length", None)  # transformers goes by max_new_tokens as well
         if "max_length" not in passed:
             passed.setdefault("max_new_tokens", MAX_NEW_TOKENS)
-        for name in {"max_new_tokens", "max_length"} & set(passed):
+        for name in _LENGTHS & set(passed):
             if not isinstance(passed[name], int) or passed[name] < 1:
                 raise InvalidRequest(f"{name} must be at least 1, not {passed[name]!r}")
         temperature = passed.get("temperature")
@@ -82,8 +86,8 @@ class Options:
 
     @property
     def longest(self) -> int:
-        """Most tokens of an answer, before the length of any prompt is known."""
-        return int(self.passed.get("max_new_tokens", MAX_NEW_TOKENS))
+        """Most tokens of an answer, before the length of any prompt is known; more than there will be, perhaps."""
+        return int(self.passed.get("max_new_tokens", self.passed.get("max_length", MAX_NEW_TOKENS)))
 
     @property
     def counts_prompts(self) -> bool:
@@ -122,6 +126,7 @@ class Job:
         answer, worker, detail: See :class:`~corrigenda.middleware.strategies.base.Plan`.
         own: Tokens of the caller's own prompt, as far as ``max_length`` counts them; 1 where nobody asked for that.
         goes_on: Whether the reply goes on with the prompt's text, rather than being a turn or an encoder-decoder's.
+        begun: What an encoder-decoder's answer begins with, before ``forced``; by default the token that starts it.
     """
 
     ids: tuple[int, ...]
@@ -135,6 +140,7 @@ class Job:
     detail: Any = None
     own: int = 1
     goes_on: bool = False
+    begun: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -214,14 +220,16 @@ def _batches(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> Iterat
 def undisturbed(lm: LanguageModel, jobs: Sequence[Job], places: Sequence[int], options: Options) -> list[list[int]]:
     """Part ``places`` so that no answer ends where the context of a neighbour with a longer prompt does.
 
-    Prompts are sorted, the longest first; one that the context cuts short in any case is alone.
+    Prompts are sorted, the longest first; those that the context cuts short in any case share a call with others of
+    their length only, whose answers end where theirs do.
     """
     lm = jobs[places[0]].model(lm)
     groups: list[list[int]] = []
     columns = longest = 0
     for place in sorted(places, key=lambda place: -len(jobs[place].ids)):
         own = options.longest_of(jobs[place]) - len(jobs[place].forced)
-        if groups and (lm.is_encoder_decoder or columns + max(longest, own) <= lm.context_length):
+        harmless = len(jobs[place].ids) == columns or columns + max(longest, own) <= lm.context_length
+        if groups and (lm.is_encoder_decoder or harmless):
             groups[-1].append(place)
             longest = max(longest, own)
         else:
@@ -275,8 +283,8 @@ def arguments(lm: LanguageModel, jobs: Sequence[Job], options: Options) -> tuple
     columns = batch.input_ids.shape[1]
     if lm.is_encoder_decoder:
         columns = 1
-        if any(job.forced for job in jobs):
-            answers = pad(lm, [[decoder_start(lm), *job.forced] for job in jobs])
+        if any(job.begun or job.forced for job in jobs):
+            answers = pad(lm, [[*(job.begun or (decoder_start(lm),)), *job.forced] for job in jobs])
             inputs |= {"decoder_input_ids": answers.input_ids, "decoder_attention_mask": answers.attention_mask}
             columns = answers.input_ids.shape[1]
     longest = max(options.longest_of(job) - len(job.forced) for job in jobs)

@@ -8,8 +8,8 @@ and the caller's own tokens: where an edit fires it is neither read nor written.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,13 @@ from corrigenda.middleware.consult import Decision
 if TYPE_CHECKING:
     from corrigenda.lm.loading import LanguageModel
 
+_UNSAID = 20
+"""Longest answer, in tokens, when nobody says: transformers' own."""
 _PER_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _BY_COLUMN = ("position_ids", "token_type_ids")
-_OF_THE_PROMPT = frozenset({*_BY_COLUMN, "past_key_values", "cache_position", "encoder_outputs"})
+_BY_ROW = ("negative_prompt_ids", "negative_prompt_attention_mask")
+_BEGINNING = ("decoder_input_ids", "decoder_attention_mask")
+_OF_THE_PROMPT = frozenset({*_BY_COLUMN, *_BEGINNING, "past_key_values", "cache_position", "encoder_outputs"})
 """What callers say about their own tokens, or have computed from them: it fits no other batch."""
 
 
@@ -166,32 +170,55 @@ def run(
     Every row of the result begins with the caller's own tokens, so that callers who cut them off get the answer.
 
     Raises:
-        InvalidRequest: Scores or states of each step are asked for, which differ in length between the two parts.
+        InvalidRequest: Scores or states of each step are asked for, which differ in length between the two parts, or
+            the decoder's own prompts are padded.
     """
-    if wanted := [name for name in _PER_STEP if options.get(name)]:
-        raise InvalidRequest(
-            f"{wanted[0]}=True cannot be served while an edit fires: the rows run in different batches",
-            remedy="Ask without it, or inside `with model.without_edits():`.",
-        )
+    _check_separable(options)
+    begun = beginnings(lm, input_ids, options)
     touched = [place for place, item in enumerate(decisions) if item.plan is not None]
     free = [place for place, item in enumerate(decisions) if item.plan is None]
     answers: dict[int, list[list[int]]] = {}
     if free:
-        answers |= _bare(lm, free, input_ids, attention_mask, options)
-    options = _without_the_prompt(options)
+        answers |= _bare(lm, free, input_ids, attention_mask, begun, options)
+    longest = longest_answer(lm, options, begun.shape[1])
+    told = options.get("decoder_input_ids") is not None
+    options = {name: value for name, value in _without_the_prompt(options).items() if name != "max_length"}
+    options["max_new_tokens"] = longest
     jobs = {place: planned(lm, rows[place], decisions[place]) for place in touched}
     foreign = [place for place in touched if jobs[place].answer is not None or jobs[place].model(lm) is not lm]
     if foreign:
-        answers |= _retold(lm, foreign, [jobs[place] for place in foreign], input_ids, options)
+        answers |= _retold(lm, foreign, [jobs[place] for place in foreign], begun, options)
     # A forced beginning changes the arguments of a call, so the jobs with one have a call of their own.
     own = [place for place in touched if place not in foreign]
-    planned_here = [jobs[place] for place in own]
-    longest = Options(None, None, {"max_new_tokens": _longest(lm, options, input_ids.shape[1])})
-    for alike_ones in alike(planned_here):
-        for group in undisturbed(lm, planned_here, alike_ones, longest):
-            places = [own[at] for at in group]
-            answers |= _edited(lm, places, [jobs[place] for place in places], input_ids, options)
-    return _joined(lm, [row for place in range(len(rows)) for row in answers[place]], input_ids, options)
+    here = [replace(jobs[place], begun=tuple(begun[place].tolist()) if told else ()) for place in own]
+    for alike_ones in alike(here):
+        for group in undisturbed(lm, here, alike_ones, Options(None, None, options)):
+            answers |= _edited(lm, [own[at] for at in group], [here[at] for at in group], begun, options)
+    return _joined(lm, [row for place in range(len(rows)) for row in answers[place]], begun, options)
+
+
+def _check_separable(options: dict[str, Any]) -> None:
+    """Refuse what cannot be asked for in parts of a batch."""
+    wanted = [f"{name}=True" for name in _PER_STEP if options.get(name)]
+    if (mask := options.get("decoder_attention_mask")) is not None and not bool(mask.all()):
+        wanted.append("decoder_attention_mask with padding")
+    if wanted:
+        raise InvalidRequest(
+            f"{wanted[0]} cannot be served while an edit fires: the rows run in different batches",
+            remedy="Ask without it, or inside `with model.without_edits():`.",
+        )
+
+
+def beginnings(lm: LanguageModel, input_ids: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
+    """Return what the rows of the result begin with: (rows, columns)."""
+    if not lm.is_encoder_decoder:
+        return input_ids
+    start = input_ids.new_full((len(input_ids), 1), decoder_start(lm))
+    given: torch.Tensor | None = options.get("decoder_input_ids")
+    if given is None:
+        return start
+    # As transformers does it: what a caller gives may leave the first token out.
+    return given if bool((given[:, :1] == start).any()) else torch.cat([start, given.to(start.device)], dim=1)
 
 
 def _bare(
@@ -199,6 +226,7 @@ def _bare(
     places: Sequence[int],
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    begun: torch.Tensor,
     options: dict[str, Any],
 ) -> dict[int, list[list[int]]]:
     chosen = torch.tensor(places, device=input_ids.device)
@@ -209,24 +237,30 @@ def _bare(
         # Narrower ones go on from a cache, which is left out.
         if (value := options.get(name)) is not None and value.shape[-1] == input_ids.shape[1]:
             inputs[name] = value.expand_as(input_ids)[chosen]
-    columns = 1 if lm.is_encoder_decoder else input_ids.shape[1]
-    output = lm.model.generate(**inputs, **_without_the_prompt(options))
-    return _grouped(places, _sequences(output)[:, columns:].tolist())
+    if options.get("decoder_input_ids") is not None:
+        inputs["decoder_input_ids"] = begun[chosen]
+    output = lm.model.generate(**inputs, **_of_rows(places, _without_the_prompt(options)))
+    return _grouped(places, _sequences(output)[:, begun.shape[1] :].tolist())
 
 
 def _without_the_prompt(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _OF_THE_PROMPT}
 
 
+def _of_rows(places: Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+    """Return ``options`` for the rows ``places`` only."""
+    rows = {name: options[name][list(places)] for name in _BY_ROW if options.get(name) is not None}
+    return {**options, **rows}
+
+
 def _edited(
-    lm: LanguageModel, places: Sequence[int], jobs: Sequence[Job], input_ids: torch.Tensor, options: dict[str, Any]
+    lm: LanguageModel, places: Sequence[int], jobs: Sequence[Job], begun: torch.Tensor, options: dict[str, Any]
 ) -> dict[int, list[list[int]]]:
-    options = dict(options)
+    options = _of_rows(places, options)
     if (streamer := options.get("streamer")) is not None:
-        options["streamer"] = _Echo(streamer, input_ids[places[0]], jobs[0].forced)
-    longest = _longest(lm, options, input_ids.shape[1])
-    options.pop("max_length", None)
-    inputs, columns, passed = arguments(lm, jobs, Options(None, None, {**options, "max_new_tokens": longest}))
+        options["streamer"] = _Echo(streamer, begun[places[0]], jobs[0].forced)
+    longest = options["max_new_tokens"]
+    inputs, columns, passed = arguments(lm, jobs, Options(None, None, options))
     if passed["max_new_tokens"] < 1:
         said: list[list[int]] = [[] for _ in jobs]
     else:
@@ -238,15 +272,15 @@ def _edited(
 
 
 def _retold(
-    lm: LanguageModel, places: Sequence[int], jobs: Sequence[Job], input_ids: torch.Tensor, options: dict[str, Any]
+    lm: LanguageModel, places: Sequence[int], jobs: Sequence[Job], begun: torch.Tensor, options: dict[str, Any]
 ) -> dict[int, list[list[int]]]:
     """Return answers that are known, or come from another model, in tokens of this one."""
-    longest = _longest(lm, options, input_ids.shape[1])
+    longest = options["max_new_tokens"]
     texts = answer(lm, jobs, Options.of({"max_new_tokens": longest}))
     eos = [] if lm.tokenizer.eos_token_id is None else [lm.tokenizer.eos_token_id]
     rows = [[*token_ids_of_turn(lm, text), *eos][:longest] for text in texts]
     if (streamer := options.get("streamer")) is not None:
-        streamer.put(input_ids[places[0]][None].cpu())
+        streamer.put(begun[places[0]][None].cpu())
         for token in rows[0]:
             streamer.put(torch.tensor([token]))
         streamer.end()
@@ -254,13 +288,13 @@ def _retold(
     return {place: [row] * each for place, row in zip(places, rows, strict=True)}
 
 
-def _longest(lm: LanguageModel, options: dict[str, Any], columns: int) -> int:
+def longest_answer(lm: LanguageModel, options: Mapping[str, Any], columns: int) -> int:
     """Return how many tokens the caller allows for an answer: a plan makes prompts longer, not answers shorter."""
     config = options.get("generation_config") or lm.model.generation_config
     if (longest := options.get("max_new_tokens") or getattr(config, "max_new_tokens", None)) is not None:
         return int(longest)
-    whole = options.get("max_length") or getattr(config, "max_length", None) or 20
-    return max(int(whole) - (1 if lm.is_encoder_decoder else columns), 1)
+    whole = options.get("max_length") or getattr(config, "max_length", None)
+    return max(int(whole) - columns, 1) if whole is not None else _UNSAID
 
 
 def _ended(lm: LanguageModel, job: Job, row: list[int]) -> list[int]:
@@ -283,8 +317,8 @@ def _grouped(places: Sequence[int], rows: Sequence[list[int]]) -> dict[int, list
     return {place: list(rows[at * each : (at + 1) * each]) for at, place in enumerate(places)}
 
 
-def _joined(lm: LanguageModel, answers: Sequence[list[int]], input_ids: torch.Tensor, options: dict[str, Any]) -> Any:
-    """Return answers after the caller's own tokens, padded on the right: (rows, columns)."""
+def _joined(lm: LanguageModel, answers: Sequence[list[int]], begun: torch.Tensor, options: dict[str, Any]) -> Any:
+    """Return answers after what the rows begin with, padded on the right: (rows, columns)."""
     config = options.get("generation_config") or lm.model.generation_config
     pad = options.get("pad_token_id")
     pad = lm.pad_id if pad is None else int(pad)
@@ -292,12 +326,8 @@ def _joined(lm: LanguageModel, answers: Sequence[list[int]], input_ids: torch.Te
     new = torch.tensor([row + [pad] * (width - len(row)) for row in answers], dtype=torch.long).reshape(
         len(answers), width
     )
-    each = len(answers) // len(input_ids)
-    if lm.is_encoder_decoder:
-        start = torch.full((len(answers), 1), decoder_start(lm), dtype=torch.long)
-        sequences = torch.cat([start, new], dim=1).to(input_ids.device)
-    else:
-        sequences = torch.cat([input_ids.repeat_interleave(each, 0), new.to(input_ids.device)], dim=1)
+    each = len(answers) // len(begun)
+    sequences = torch.cat([begun.repeat_interleave(each, 0), new.to(begun.device)], dim=1)
     asked = options.get("return_dict_in_generate")
     if not (getattr(config, "return_dict_in_generate", False) if asked is None else asked):
         return sequences

@@ -228,13 +228,14 @@ class EditedModel:
             return self.lm.model.generate(*own, **options)
         mask = options.get("attention_mask")
         rows = drop_in.read_rows(self.lm, input_ids, mask)
+        rest = {name: value for name, value in options.items() if name not in ("input_ids", "attention_mask")}
+        rest |= dict(zip(_POSITIONS, args, strict=False))
+        longest = drop_in.longest_answer(self.lm, rest, drop_in.beginnings(self.lm, input_ids, rest).shape[1])
         asking = [row.request for row in rows if row.request is not None]
-        decided = iter(self.decide(asking))
+        decided = iter(self.decide(asking, longest))
         decisions = [next(decided) if row.request is not None else UNASKED for row in rows]
         if all(item.plan is None for item in decisions):
             return self.lm.model.generate(*own, **options)
-        rest = {name: value for name, value in options.items() if name not in ("input_ids", "attention_mask")}
-        rest |= dict(zip(_POSITIONS, args, strict=False))
         return drop_in.run(self.lm, rows, decisions, input_ids, mask, rest)
 
     # Deciding
@@ -269,6 +270,11 @@ class EditedModel:
         check_query(query)
         self.memory.refresh()
         return self.scope.consider([query], self.namespace)[0]
+
+    @property
+    def edits_in_force(self) -> bool:
+        """Whether edits are looked at here: not inside :meth:`without_edits`."""
+        return not self._bare.get()
 
     @contextmanager
     def without_edits(self) -> Iterator[EditedModel]:

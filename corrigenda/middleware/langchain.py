@@ -38,8 +38,9 @@ try:
     from langchain_core.runnables.config import run_in_executor
     from pydantic import ConfigDict, PrivateAttr
 
+    from corrigenda.middleware.langchain_cache import CachedChatModel, identity
     from corrigenda.middleware.langchain_local import LocalChatModel
-    from corrigenda.middleware.langchain_messages import Reviser, identity
+    from corrigenda.middleware.langchain_messages import Reviser
 except ImportError as error:
     raise MissingExtra.named("langchain", error.name or "langchain_core") from error
 
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 
-class EditedChatModel(BaseChatModel):
+class EditedChatModel(CachedChatModel):
     """A chat model in the light of the edits.
 
     Tools, structured output, streaming, callbacks and usage metadata are the inner model's. A call that no edit
@@ -95,6 +96,10 @@ class EditedChatModel(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         return {**self.inner._identifying_params, **identity(self.memory, self.namespace, self._reviser.desk.strategy)}
+
+    @property
+    def _edits(self) -> Memory:
+        return self.memory
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self.inner._get_ls_params(stop=stop, **kwargs)

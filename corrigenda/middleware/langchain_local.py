@@ -6,22 +6,24 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.language_models import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict
 
 from corrigenda.chat import Message, Role
-from corrigenda.middleware.langchain_messages import identity, role_of
+from corrigenda.middleware.langchain_cache import CachedChatModel, identity
+from corrigenda.middleware.langchain_messages import role_of
 
 if TYPE_CHECKING:
+    from corrigenda.memory.memory import Memory
     from corrigenda.middleware.generate import EditedModel
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 
-class LocalChatModel(BaseChatModel):
+class LocalChatModel(CachedChatModel):
     """A model of this process with its edits, as a chat model.
 
     Attributes:
@@ -44,7 +46,13 @@ class LocalChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         edited: EditedModel = self.edited
         own = {"model": edited.lm.name, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        own |= {"edits_in_force": edited.edits_in_force}
         return {**own, **identity(edited.memory, edited.namespace, edited.strategy)}
+
+    @property
+    def _edits(self) -> Memory:
+        memory: Memory = self.edited.memory
+        return memory
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

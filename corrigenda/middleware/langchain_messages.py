@@ -20,7 +20,6 @@ from langchain_core.runnables.config import run_in_executor
 from corrigenda.chat import Trace
 from corrigenda.memory.memory import Memory
 from corrigenda.middleware.desk import Desk
-from corrigenda.middleware.strategies.base import Strategy
 
 _KINDS = ((HumanMessage, "user"), (AIMessage, "assistant"), (SystemMessage, "system"))
 _ROLES = {"human": "user", "ai": "assistant"}
@@ -32,12 +31,6 @@ def role_of(message: BaseMessage) -> str:
         if isinstance(message, kind):
             return role
     return _ROLES.get(message.role, message.role) if isinstance(message, ChatMessage) else message.type
-
-
-def identity(memory: Memory, namespace: str, strategy: Strategy) -> dict[str, Any]:
-    """Return what answers depend on besides the model, for LangChain's caches: with any of it another answer is due."""
-    memory.refresh()  # what other processes wrote counts, too
-    return {"ledger_version": memory.version, "namespace": namespace, "strategy": strategy.name}
 
 
 class Reviser:

@@ -15,6 +15,7 @@ from corrigenda.chat import Chat, Trace
 from corrigenda.cli.eval_memory import PassingThrough
 from corrigenda.eval.cache import Cached
 from corrigenda.eval.editable import Bare
+from corrigenda.lm.stopping import UNTIL_EOS
 from corrigenda.middleware.consult import Decision
 from corrigenda.middleware.strategies.base import Plan
 
@@ -38,10 +39,11 @@ class PlannedModel:
     """An edited model whose plans are known beforehand, by query."""
 
     def __init__(self, lm, plans):
-        self.lm, self.plans, self.decided = lm, plans, 0
+        self.lm, self.plans, self.decided, self.room = lm, plans, 0, 0
 
-    def decide(self, requests):
+    def decide(self, requests, longest):
         self.decided += len(requests)
+        self.room = longest
         return [Decision(item, self.plans[item.query], Trace()) for item in requests]
 
     def continued(self, decisions, max_new_tokens, stop, batch):
@@ -101,3 +103,18 @@ def test_each_prompt_is_decided_about_once_whatever_is_asked_of_it(planned):
     planned.front.score(planned.names, ["Lyon"] * 5)
     planned.front.next_tokens(planned.names)
     assert planned.model.decided == 5
+
+
+def test_plans_leave_room_for_what_is_to_be_said(planned):
+    front = planned.front
+    front.edited.stop = UNTIL_EOS
+    front.generate(["changed"], max_new_tokens=8)
+    usual = planned.model.room
+    front.score(["changed"], ["Lyon"])
+    assert planned.model.decided == 1
+    front.write(["changed"], tokens=usual + 1, seed=0)
+    assert planned.model.room == usual + 1
+    front.continue_until(["changed"], max_new_tokens=usual + 2, stops=("x",))
+    assert planned.model.room == usual + 2
+    front.generate(["changed"], max_new_tokens=usual + 3)
+    assert planned.model.room == usual + 3

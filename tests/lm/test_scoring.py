@@ -114,6 +114,19 @@ def test_a_long_neighbour_does_not_shorten_an_answer(decoder: LanguageModel) -> 
     assert greedy(decoder, [*prompts, long], **options) == alone
 
 
+def test_rows_of_one_length_share_a_batch_where_the_context_ends_them(llama: LanguageModel, passes: list[int]) -> None:
+    prompts = [start + SHARED * 20 for start in ("x", "Who", "y", "z")]
+    while len(token_ids(llama, prompts[0])) > llama.context_length - 8:
+        prompts = [prompt[:-1] for prompt in prompts]
+    prompts[1] = "Who"
+    assert len({len(token_ids(llama, prompt)) for prompt in prompts}) == 2
+    options: dict[str, Any] = {"max_new_tokens": 12, "stop": UNTIL_EOS}
+    alone = [greedy(llama, [prompt], **options)[0] for prompt in prompts]
+    passes.clear()
+    assert greedy(llama, prompts, **options) == alone
+    assert {*passes} == {1, 3}
+
+
 def test_rows_of_an_encoder_decoder_leave_too(t5: LanguageModel) -> None:
     whole = greedy(t5, PROMPTS, max_new_tokens=20, stop=UNTIL_EOS)
     for place in range(3):

@@ -28,6 +28,10 @@ def said(lm, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> list[str]:
     return [lm.tokenizer.decode(row, skip_special_tokens=True) for row in new]
 
 
+def alone(inputs: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    return {name: value[row : row + 1] for name, value in inputs.items()}
+
+
 # Nothing fires
 
 
@@ -187,6 +191,24 @@ def test_length_limits(edited, llama, kazakhstan):
     assert model.generate(inputs["input_ids"], config).shape[1] <= width + 2
 
 
+def test_without_a_limit_answers_are_as_long_as_transformers_makes_them(edited, llama, kazakhstan):
+    inputs = batch(llama, f"Tell me a story. {OTHER}", f"Tell me a story. {QUERY}")
+    width = inputs["input_ids"].shape[1]
+    assert width > 1
+    assert edited(llama).generate(**alone(inputs, 1), do_sample=False).shape[1] == width + 20
+
+
+def test_plans_leave_the_same_room_as_those_of_ask(edited, gpt2, calls, kazakhstan):
+    model, question, heard = edited(gpt2, strategy="ike"), ("user", "What is the capital of Kazakhstan?"), calls(gpt2)
+    for longest in (8, 60):
+        inputs = turns(gpt2, [question])
+        model.ask([dict(zip(("role", "content"), question, strict=True))], max_new_tokens=longest, stop=[])
+        model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        model.generate(inputs["input_ids"], max_length=inputs["input_ids"].shape[1] + longest, do_sample=False)
+        asked, one, other = (call["input_ids"].shape[1] for _, call in heard[-3:])
+        assert asked == one == other
+
+
 def test_a_dictionary_as_result(edited, llama, kazakhstan):
     model, inputs = edited(llama), batch(llama, QUERY)
     out = model.generate(**inputs, max_new_tokens=9, do_sample=False, return_dict_in_generate=True)
@@ -238,3 +260,36 @@ def test_an_encoder_decoder(edited, t5, kazakhstan):
     assert texts[1].strip().startswith("Almaty")
     result = edited(t5).generate(**inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
     assert torch.equal(result.sequences[:, :3], out[:, :3])
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+def test_what_an_encoder_decoder_is_to_begin_with_goes_with_its_row(edited, t5, kazakhstan, strategy: str):
+    model, streamer = edited(t5, strategy=strategy), Listening()
+    options = {"max_new_tokens": 9, "do_sample": False}
+    inputs = {**batch(t5, OTHER, QUERY), "decoder_input_ids": torch.tensor([[0, 5, 8], [0, 6, 7]])}
+    out = model.generate(**inputs, **options)
+    assert out[:, :3].tolist() == inputs["decoder_input_ids"].tolist()
+    assert out.shape[1] <= 3 + 9
+    bare = t5.model.generate(**alone(inputs, 0), **options)
+    assert torch.equal(out[:1, : bare.shape[1]], bare)
+    own = model.generate(**alone(inputs, 1), **options, streamer=streamer)
+    assert torch.equal(out[1:, : own.shape[1]], own)
+    assert [token for piece in streamer.heard for token in piece] == own[0].tolist()
+    if strategy == "auto":
+        assert t5.tokenizer.decode(own[0, 3:]).strip().startswith("Almaty")
+    unstarted = {**inputs, "decoder_input_ids": inputs["decoder_input_ids"][:, 1:]}
+    assert torch.equal(model.generate(**unstarted, **options), out)
+    assert model.generate(**inputs, max_length=6, do_sample=False).shape[1] == 6
+    with pytest.raises(InvalidRequest, match="decoder_attention_mask with padding"):
+        model.generate(**inputs, decoder_attention_mask=torch.tensor([[1, 1, 1], [0, 1, 1]]), **options)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ike"])
+def test_negative_prompts_go_with_their_rows(edited, llama, kazakhstan, strategy: str):
+    model = edited(llama, strategy=strategy)
+    inputs, negative = batch(llama, OTHER, QUERY, "Tell me a story."), batch(llama, "Peru", "The king", "Who wrote")
+    inputs |= {f"negative_prompt_{name.removeprefix('input_')}": value for name, value in negative.items()}
+    options = {"max_new_tokens": 9, "do_sample": False, "guidance_scale": 1.5}
+    answers = said(llama, model.generate(**inputs, **options), inputs)
+    for row, answer in enumerate(answers):
+        assert [answer] == said(llama, model.generate(**alone(inputs, row), **options), inputs)

@@ -160,6 +160,8 @@ def test_defaults_are_greedy_unless_sampling_is_asked_for():
     assert Options.of({"top_p": 0.9}).passed["do_sample"] is True
     assert Options.of({"top_p": 0.9, "do_sample": False}).passed["do_sample"] is False
     assert Options.of({"max_length": 9}).passed == {"max_length": 9, "do_sample": False}
+    assert Options.of({"max_length": 9, "max_new_tokens": None}) == Options.of({"max_length": 9})
+    assert Options.of({"max_length": None, "max_new_tokens": None}) == Options.of({})
     assert "do_sample" not in Options.of({"generation_config": object()}).passed
     assert Options.of({"temperature": None, "top_p": None}).passed["do_sample"] is False
     assert Options.of({"temperature": 0, "top_p": 0.9}).passed["do_sample"] is False
@@ -233,6 +235,20 @@ def test_jobs_share_a_call_as_far_as_the_context_holds_the_longest_of_each(llama
         assert undisturbed(llama, jobs, range(4), options) == [[1], [2, 3, 0]]
 
 
+def test_jobs_of_one_length_share_a_call_where_the_context_ends_their_answers(edited, gpt2, memory, calls):
+    jobs = [Job((0,) * size, (), "", UNTIL_EOS, False, False) for size in (5, 9, 5, 9, 4)]
+    for longest in (gpt2.context_length, 1000):
+        options = Options(None, None, {"max_new_tokens": longest})
+        assert undisturbed(gpt2, jobs, range(5), options) == [[1, 3], [0, 2], [4]]
+    model = edited(gpt2)
+    prompts = ["Tell me a story about the king.", *[f"Who wrote {letter}?" for letter in "xyz"]]
+    options = {"max_new_tokens": 128, "stop": []}
+    alone = [model.ask(prompt, **options).text for prompt in prompts]
+    heard = calls(gpt2)
+    assert [reply.text for reply in model.ask_batch(prompts, **options)] == alone
+    assert [len(call["input_ids"]) for _, call in heard] == [1, 3]
+
+
 def test_the_callers_own_prompt_is_counted_where_that_matters_only(llama, monkeypatch):
     """A plan may have written a record of its own, for a caller whose turns the model's template refuses."""
     seen = []
@@ -251,6 +267,7 @@ def test_demonstrations_make_room_for_the_answer(edited, gpt2, calls, kazakhstan
     short, long = (call["input_ids"].shape[1] for _, call in heard)
     assert short > long
     assert long + 60 <= gpt2.context_length
+    assert Options.of({"max_length": 300}).longest == 300
 
 
 # Conversations, namespaces, other processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -208,6 +209,33 @@ class TestCache:
         assert "Astana" in model.invoke(PROMPT).text
         memory.retract(memory.live()[0].id)
         assert "Astana" not in model.invoke(PROMPT).text
+
+    @pytest.mark.parametrize("cache", [None, InMemoryCache()])
+    async def test_what_others_wrote_is_taken_in_beside_the_event_loop(
+        self, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Any
+    ) -> None:
+        loop, threads, real = threading.get_ident(), [], memory.refresh
+        monkeypatch.setattr(memory, "refresh", lambda: threads.append(threading.get_ident()) or real())
+        edited = EditedChatModel(inner=Recorder(), memory=memory, cache=cache)
+        assert "Astana" in (await edited.ainvoke(PROMPT)).text
+        with Memory.open(tmp_path / "facts.db", encoder=FixedEncoder()) as other:
+            other.add(PROMPT, "Oral", subject="Kazakhstan", relation="capital")
+        assert "Oral" in (await edited.ainvoke(PROMPT)).text
+        assert "Oral" in "".join([piece.text async for piece in edited.astream(PROMPT)])
+        assert threads
+        assert loop not in threads
+
+    async def test_a_local_models_answers_without_edits_are_kept_apart(
+        self, memory: Memory, edited: Any, llama: Any
+    ) -> None:
+        model = LocalChatModel(edited=edited(llama), max_tokens=4, cache=InMemoryCache())
+        with model.edited.without_edits():
+            bare = model.invoke(PROMPT).text
+            assert (await model.ainvoke(PROMPT)).text == bare
+        assert "Astana" in model.invoke(PROMPT).text
+        with model.edited.without_edits():
+            assert model.invoke(PROMPT).text == bare
+        assert "Astana" not in bare
 
 
 class TestEditRunnable:
