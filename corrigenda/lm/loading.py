@@ -22,6 +22,7 @@ from corrigenda.lm import gguf_model, packages
 from corrigenda.lm.fingerprint import fingerprint
 from corrigenda.lm.packages import KNOWN, PackagedModel
 from corrigenda.lm.quiet import quiet
+from corrigenda.lm.supported import check_supported
 
 if TYPE_CHECKING:
     from corrigenda.lm.layer_map import LayerMap
@@ -137,7 +138,7 @@ def load(source: str | Path, *, device: str | None = None, dtype: str = "float32
     Raises:
         UnknownModel: None of these, not fetched yet, or files missing; the remedy says what to do.
         ModelDamaged: Truncated, unreadable or incomplete weights, or NaN or infinity among them.
-        UnsupportedArchitecture: transformers cannot run it as a language model.
+        UnsupportedArchitecture: transformers cannot run it as a language model, or not in batches with a cache.
         UnknownName: Unknown ``dtype``.
         ModelError: The device cannot be used.
     """
@@ -243,6 +244,7 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{source} holds a {config.model_type!r} model, which does not generate text",
             remedy="Give a causal or an encoder-decoder language model.",
         )
+    check_supported(source, config, auto._model_mapping[type(config)])
     model, report = auto.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
         raise ModelDamaged(

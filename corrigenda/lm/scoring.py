@@ -276,7 +276,7 @@ def _shared(lm: LanguageModel, rows: Sequence[list[int]], more: int) -> SharedPr
     pairs = enumerate(zip(min(rows), max(rows), strict=False))
     limit = min(len(row) for row in rows) - 1
     common = min(next((place for place, (a, b) in pairs if a != b), limit), limit)
-    if common < MIN_SHARED or max(map(len, rows)) + more > longest_shareable(lm.model.config):
+    if common < MIN_SHARED or max(map(len, rows)) + more > longest_shareable(lm.model):
         return None
     return SharedPrefix.of(lm, rows[0][:common])
 

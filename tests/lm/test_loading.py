@@ -122,6 +122,35 @@ def test_a_model_that_does_not_generate(fresh: Fresh, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+SIZES = {"vocab_size": 400, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (transformers.BartConfig(vocab_size=400, d_model=8, encoder_layers=1, decoder_layers=1), "positions"),
+        (
+            transformers.MambaConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1, state_size=2),
+            "no key-value cache",
+        ),
+        (transformers.RwkvConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1), "no key-value cache"),
+        (transformers.RecurrentGemmaConfig(**SIZES), "padding"),
+        (transformers.MiniMaxConfig(**SIZES), "cache of its own"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_a_model_that_batches_or_a_cache_would_make_answer_wrongly(
+    fresh: Fresh, tmp_path: Path, config: Any, reason: str
+) -> None:
+    # It is refused before its weights are read: there is no more than a file of that name.
+    with quiet():
+        config.save_pretrained(tmp_path)
+        fresh("llama").tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UnsupportedArchitecture, match=reason):
+        load(tmp_path)
+
+
 def test_neither_name_nor_path(tmp_path: Path) -> None:
     for source in ("smolm2", "./nowhere", "/no/where", "a/b/c", "~/nothing-here/at-all", "owner/"):
         with pytest.raises(UnknownModel, match="neither a known model") as error:
