@@ -13,6 +13,9 @@ from typing import Any
 
 from corrigenda.errors import UnsupportedArchitecture
 
+NO_CODE = {"trust_remote_code": False}
+"""For every ``from_pretrained``: without it transformers asks on the terminal whether a checkpoint's code may run."""
+
 _WITHOUT_COLUMNS = frozenset({"t5", "mt5", "umt5", "m2m_100"})
 """Encoder-decoders whose positions are relative, or counted from the first token that is no padding."""
 
