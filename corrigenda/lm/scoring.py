@@ -110,7 +110,7 @@ def greedy(
     answers, done = [""] * len(rows), 0
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
-        for places, room in _undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
+        for places, room in undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
             decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
             for place, text in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
                 answers[place] = begun[place] + text
@@ -291,7 +291,7 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         start += size
 
 
-def _undisturbed(
+def undisturbed(
     lm: LanguageModel, lengths: Sequence[int], batch_size: int, most: int
 ) -> Iterator[tuple[list[int], int]]:
     """Yield batches of places and the room of their answers, in tokens.
