@@ -112,9 +112,14 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """Token that fills short rows of a batch; it is masked, so any will do."""
+        """Token that fills short rows of a batch; it is masked, so any that has an embedding will do."""
         ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return int(next(token for token in ids if token is not None))
+        return int(next(token for token in ids if token is not None and token < self.vocabulary))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an embedding; a tokenizer may know more."""
+        return len(self.model.get_input_embeddings().weight)
 
     @cached_property
     def layers(self) -> LayerMap:

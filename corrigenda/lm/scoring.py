@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ MIN_SHARED = 16
 """Shortest common beginning, in tokens, that is worth a forward pass of its own."""
 MAX_BATCH_TOKENS = 32_768
 """Most tokens of one batch, padding included: long prompts make smaller batches."""
+MAX_BATCH_LOGITS = 1 << 28
+"""Most logits of targets in one batch, 1 GiB in float32: with a large vocabulary long targets make smaller batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ def score_targets(
         progress: Told after each batch.
 
     Raises:
-        InvalidRequest: A target without tokens, a pair longer than the context, or unequal numbers.
+        InvalidRequest: A prompt or target without tokens, a pair longer than the context, or unequal numbers.
     """
     _check_positive("batch_size", batch_size)
     if len(prompts) != len(targets):
@@ -215,7 +217,7 @@ def score_targets(
     with _fast(lm, sum(lengths)):
         longest = max((len(target) for _, target in pairs), default=0)
         shared = _shared(lm, [source for source, _ in pairs], longest) if share_prefix else None
-        for places in _batches(lengths, batch_size):
+        for places in _affordable(lm, pairs, _batches(lengths, batch_size)):
             logits = _target_logits(lm, [pairs[place] for place in places], shared)
             for row, place in enumerate(places):
                 scores[place] = _score(logits[row], pairs[place][1])
@@ -250,6 +252,7 @@ def _score(logits: torch.Tensor, target: Sequence[int]) -> TargetScore:
 def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[int]]:
     """Return the tokens of a prompt and those of its target as they follow it."""
     source = token_ids(lm, prompt)
+    check_length(lm, source, room=0)
     if lm.is_encoder_decoder:
         answer = plain_ids(lm.tokenizer, target)
     else:
@@ -261,7 +264,8 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
         answer = whole[len(source) :] if fits else plain_ids(lm.tokenizer, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
-    check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)
+    if not lm.is_encoder_decoder:
+        check_length(lm, source + answer, room=0)
     return source, answer
 
 
@@ -289,6 +293,17 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         size = max(1, min(batch_size, MAX_BATCH_TOKENS // max(lengths[places[start]], 1)))
         yield places[start : start + size]
         start += size
+
+
+def _affordable(
+    lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], batches: Iterable[list[int]]
+) -> Iterator[list[int]]:
+    """Yield ``batches``, those cut up whose logits would take more than :data:`MAX_BATCH_LOGITS`."""
+    for places in batches:
+        longest = max(len(pairs[place][1]) for place in places)
+        size = max(1, MAX_BATCH_LOGITS // (longest * lm.vocabulary))
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
 
 
 def undisturbed(
