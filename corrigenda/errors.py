@@ -19,7 +19,7 @@
     │   ├── UnknownModel (LookupError)      neither a known name, nor a folder, nor a GGUF file
     │   ├── ModelDamaged (ValueError)       truncated or unreadable weights, NaN or infinity among them
     │   ├── EncoderMismatch                 the vectors of a ledger are another encoder's
-    │   └── UnsupportedArchitecture         no LayerMap for it
+    │   └── UnsupportedArchitecture         no LayerMap for it, or not to be run in batches with a cache
     ├── EditorError
     │   ├── InvalidParams (ValueError)      hyper-parameters that an editor of weights refuses
     │   ├── MissingStatistics (LookupError) no second moments for this model and layer
@@ -149,7 +149,7 @@ class EncoderMismatch(ModelError):
 
 
 class UnsupportedArchitecture(ModelError):
-    """No ``LayerMap`` knows where this architecture keeps its parts."""
+    """No ``LayerMap`` knows where this architecture keeps its parts, or it cannot be run in batches with a cache."""
 
 
 class EditorError(CorrigendaError):

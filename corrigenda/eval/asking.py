@@ -1,11 +1,13 @@
 """Asking: what the unedited and the edited model say to the probes, in as few calls as possible.
 
 An error of the method becomes a :class:`Failure`, which makes a probe unscored, never wrong. A batch that is refused is
-split until the one prompt to blame is found, so that it costs nobody else.
+split until the one prompt to blame is found, so that it costs nobody else. Log-probabilities of a broken model (NaN)
+are a failure as well: compared with anything, NaN would pass for agreement.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -138,7 +140,15 @@ def force(model: Answers, prompts: Sequence[str], targets: Sequence[str]) -> lis
     def score(pairs: Sequence[tuple[str, str]]) -> list[TargetScore]:
         return model.score([prompt for prompt, _ in pairs], [target for _, target in pairs])
 
-    return each(score, list(zip(prompts, targets, strict=True)))
+    return _finite(each(score, list(zip(prompts, targets, strict=True))))
+
+
+def _finite(results: Iterable[Any]) -> list[Any]:
+    """Return scores or distributions with a :class:`Failure` in place of those that hold NaN or infinity."""
+    broken = Failure("the model gave a log-probability that is not finite")
+    return [
+        found if isinstance(found, Failure) or all(map(math.isfinite, found.log_probs)) else broken for found in results
+    ]
 
 
 def each(call: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any]) -> list[Any]:
@@ -174,7 +184,7 @@ def ask_before(unedited: Answers, probes: Iterable[Asked], budget: Budget, colum
         for (asked, _), score in zip(pairs, scores, strict=True):
             asked.forced_before = score
     if columns.divergence and isinstance(unedited, Distributions):
-        for asked, found in zip(wanted, each(unedited.next_tokens, prompts), strict=True):
+        for asked, found in zip(wanted, _finite(each(unedited.next_tokens, prompts)), strict=True):
             asked.next_before = found
 
 
@@ -213,5 +223,5 @@ def _next_tokens(edited: Distributions, wanted: Sequence[Asked]) -> None:
     def call(some: Sequence[tuple[str, tuple[int, ...]]]) -> list[NextToken]:
         return edited.next_tokens([prompt for prompt, _ in some], [ids for _, ids in some])
 
-    for asked, found in zip(chosen, each(call, items), strict=True):
+    for asked, found in zip(chosen, _finite(each(call, items)), strict=True):
         asked.next_after = found

@@ -82,9 +82,15 @@ def divergence(before: NextToken, after: NextToken) -> float:
     """Return the Kullback–Leibler divergence D(before ‖ after) in nats, over the tokens of ``before`` and the rest.
 
     Both must list the same tokens. 0 when nothing changed; see the module's docstring for what it leaves out.
+
+    Raises:
+        ValueError: They list different tokens, or hold NaN.
     """
     if before.ids != after.ids:
         raise ValueError("the distributions list different tokens")
+    # max(0.0, nan) is 0.0: a broken model would agree with everything.
+    if any(math.isnan(value) for item in (before, after) for value in item.log_probs):
+        raise ValueError("a log-probability is not a number")
     p, q = ([math.exp(value) for value in item.log_probs] for item in (before, after))
     p.append(max(0.0, 1.0 - math.fsum(p)))
     q.append(max(0.0, 1.0 - math.fsum(q)))

@@ -6,9 +6,9 @@ of the first sentence). Then:
 **Right**: the normalised answer begins with one of the accepted answers, normalised, and a word ends there.
 "The city of Rome" does not match "Rome"; "Rome, Italy" does; "Romeo" does not.
 
-**Right in a conversation**: the same, but the accepted answer may stand anywhere in the answer, as whole words: a model
-that is asked a question answers in a sentence ("The capital of France is Lyon."). This is more lenient: an answer that
-mentions the target to deny it counts as right.
+**Right in a conversation**: the same, but the accepted answer may stand anywhere in the answer, as whole words and
+numbers: a model that is asked a question answers in a sentence ("The capital of France is Lyon."). This is more
+lenient: an answer that mentions the target to deny it counts as right.
 
 **Unchanged**: the normalised answers before and after the edit are equal, over their whole length.
 
@@ -54,7 +54,7 @@ def matches(answer: str, accepted: Iterable[str]) -> bool:
 def mentions(answer: str, accepted: Iterable[str]) -> bool:
     """Tell whether ``answer`` holds one of the ``accepted`` answers anywhere, as whole words."""
     given = normalise(answer)
-    starts = [0, *(place for place in range(1, len(given)) if not given[place - 1].isalnum())]
+    starts = [place for place in range(len(given)) if _may_begin(given, place)]
     wanted = [normalise(text) for text in accepted]
     return any(_begins(given[start:], text) for start in starts for text in wanted)
 
@@ -69,6 +69,16 @@ def begun_alike(before: str, after: str) -> bool:
     return normalise(before).split()[:1] == normalise(after).split()[:1]
 
 
+def _may_begin(given: str, place: int) -> bool:
+    """Tell whether a word or a number begins at ``place``: 5 does not in 1.5, 1,500 or -5."""
+    if place == 0:
+        return True
+    last, before = given[place - 1], given[place - 2 : place - 1]
+    if given[place].isdigit() and ((last in ".," and before.isdigit()) or (last in "-−" and not before.isalnum())):
+        return False
+    return not _in_word(last)
+
+
 def _begins(given: str, wanted: str) -> bool:
     if not wanted or not given.startswith(wanted):
         return False
@@ -77,7 +87,13 @@ def _begins(given: str, wanted: str) -> bool:
         return True
     if rest[0] in ".," and rest[1:2].isdigit() and wanted[-1].isdigit():
         return False  # 1 is not 1.5
-    return not rest[0].isalnum() and rest[0] not in _KEEPS_WORD and not unicodedata.combining(rest[0])
+    return not _in_word(rest[0]) and rest[0] not in _KEEPS_WORD
+
+
+def _in_word(char: str) -> bool:
+    """Tell whether ``char`` is a letter, a digit, or a mark upon one; the vowel signs of Indic scripts are marks."""
+    # Where words stand without spaces between them, a mark does not tell that its word goes on.
+    return char.isalnum() or (unicodedata.category(char).startswith("M") and not _spaceless(char))
 
 
 def _spaceless(char: str) -> bool:

@@ -113,18 +113,17 @@ def write(lm: LanguageModel, prompts: Sequence[str], *, tokens: int, seed: int, 
     """
     import torch
 
+    from corrigenda.lm.scoring import undisturbed
     from corrigenda.lm.tokens import check_length, token_ids
 
     rows = [token_ids(lm, prompt) for prompt in prompts]
     for row in rows:
         check_length(lm, row)
     chances = _generators(prompts, seed)
-    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
     found: dict[int, str] = {}
     with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            said = _sample(lm, [rows[place] for place in places], [chances[place] for place in places], tokens)
+        for places, room in undisturbed(lm, [len(row) for row in rows], batch_size, tokens):
+            said = _sample(lm, [rows[place] for place in places], [chances[place] for place in places], room)
             texts = lm.tokenizer.batch_decode(said, skip_special_tokens=True)
             found.update(zip(places, texts, strict=True))
     return [found[place] for place in range(len(rows))]
@@ -146,14 +145,13 @@ def _sample(
     lm: LanguageModel,
     rows: Sequence[list[int]],
     chances: Sequence[torch.Generator],
-    tokens: int,
+    room: int,
 ) -> list[list[int]]:
     import torch
 
     from corrigenda.lm.decoding import CausalDecoder, EncoderDecoder
 
     decoder = EncoderDecoder(lm, rows, [[] for _ in rows]) if lm.is_encoder_decoder else CausalDecoder(lm, rows)
-    room = tokens if lm.is_encoder_decoder else min(tokens, lm.context_length - max(map(len, rows)))
     said: list[list[int]] = [[] for _ in rows]
     over = [False] * len(rows)
     last: torch.Tensor | None = None

@@ -7,16 +7,15 @@ rows leave when done.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
 from corrigenda.lm.kv_cache import new_cache, spread
+from corrigenda.lm.supported import parameters
 from corrigenda.lm.tokens import pad
 
 if TYPE_CHECKING:
@@ -80,12 +79,6 @@ def forward(
     return logits[:, -keep:]
 
 
-@lru_cache(maxsize=64)
-def parameters(function: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of the parameters of ``function``: architectures differ in what they take."""
-    return frozenset(inspect.signature(function).parameters)
-
-
 class CausalDecoder:
     """Rows continued by a decoder-only model.
 
@@ -119,7 +112,7 @@ class CausalDecoder:
     def keep(self, rows: torch.Tensor) -> None:
         """See :class:`Decoder`."""
         self.mask, self.positions = self.mask[rows], self.positions[rows]
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
 
 
 class EncoderDecoder:
@@ -162,7 +155,7 @@ class EncoderDecoder:
     def keep(self, rows: torch.Tensor) -> None:
         """See :class:`Decoder`."""
         self.mask, self.source_mask, self.states = self.mask[rows], self.source_mask[rows], self.states[rows]
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
 
 
 def answer_logits(

@@ -22,6 +22,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from corrigenda.errors import ModelDamaged, UnsupportedArchitecture
 from corrigenda.lm.gguf_header import check_gguf
+from corrigenda.lm.supported import NO_CODE, check_supported
 from corrigenda.paths import sync
 
 _FORMAT = "1"
@@ -33,16 +34,17 @@ def read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
     Raises:
         ModelDamaged: Not GGUF, truncated, or tensors missing.
-        UnsupportedArchitecture: transformers has no converter for it.
+        UnsupportedArchitecture: transformers has no converter for it, or it cannot be run in batches with a cache.
     """
     check_gguf(path)
     folder, name = str(path.parent), path.name
     try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=name)
+        config = AutoConfig.from_pretrained(folder, gguf_file=name, **NO_CODE)
         with torch.device("meta"):  # the names are needed, the weights are not
             skeleton = AutoModelForCausalLM.from_config(config)
+        check_supported(str(path), config, type(skeleton))
         weights = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=skeleton)["tensors"]
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, **NO_CODE)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UnsupportedArchitecture(
             f"{path} cannot be converted: {str(error).splitlines()[0]}",

@@ -13,6 +13,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from corrigenda.lm.supported import parameters
+
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not typed
     """Keys and values of one layer, written in place into a buffer with ``room`` spare columns."""
@@ -49,11 +51,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not type
             buffer[:, :, :used] = old  # one row of a shared beginning spreads over all rows
         return buffer
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows only."""
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep these rows only; of the ways to say so, this is the one that every kind of layer has."""
         if self.buffers:
             length = self.get_seq_length()
-            self.buffers = [buffer[indices] for buffer in self.buffers]
+            self.buffers = [buffer[beam_idx] for buffer in self.buffers]
             self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
 
 
@@ -67,13 +69,18 @@ def new_cache(config: Any, room: int) -> DynamicCache:
     return cache
 
 
-def longest_shareable(config: Any) -> int:
+def longest_shareable(model: Any) -> int:
     """Return the most columns for which a cache may begin with a shared beginning and go on with padding.
 
     Windows are counted in columns, padding included, so a layer with a window must not have to drop any; layers that
-    carry a state cannot skip padding at all.
+    carry a state, and models that count columns as positions, cannot skip padding at all.
     """
+    config = model.config
+    if config.model_type != "bloom" and "position_ids" not in parameters(type(model).forward):
+        return 0  # BLOOM reads positions off the mask
     limits = [_UNLIMITED]
+    if "local" in getattr(config, "attention_layers", ()):
+        limits.append(config.window_size - 1)  # GPT-Neo, which masks by itself
     for layer in DynamicCache(config=config).layers:
         if type(layer) is DynamicSlidingWindowLayer:
             limits.append(layer.sliding_window - 1)

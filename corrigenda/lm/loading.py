@@ -11,17 +11,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
 from corrigenda.errors import ModelDamaged, ModelError, UnknownModel, UnknownName, UnsupportedArchitecture
 from corrigenda.lm import gguf_model, packages
 from corrigenda.lm.fingerprint import fingerprint
 from corrigenda.lm.packages import KNOWN, PackagedModel
 from corrigenda.lm.quiet import quiet
+from corrigenda.lm.supported import NO_CODE, check_supported
 
 if TYPE_CHECKING:
     from corrigenda.lm.layer_map import LayerMap
@@ -101,9 +112,14 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """Token that fills short rows of a batch; it is masked, so any will do."""
+        """Token that fills short rows of a batch; it is masked, so any that has an embedding will do."""
         ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return int(next(token for token in ids if token is not None))
+        return int(next(token for token in ids if token is not None and token < self.vocabulary))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an embedding; a tokenizer may know more."""
+        return len(self.model.get_input_embeddings().weight)
 
     @cached_property
     def layers(self) -> LayerMap:
@@ -137,7 +153,7 @@ def load(source: str | Path, *, device: str | None = None, dtype: str = "float32
     Raises:
         UnknownModel: None of these, not fetched yet, or files missing; the remedy says what to do.
         ModelDamaged: Truncated, unreadable or incomplete weights, or NaN or infinity among them.
-        UnsupportedArchitecture: transformers cannot run it as a language model.
+        UnsupportedArchitecture: transformers cannot run it as a language model, or not in batches with a cache.
         UnknownName: Unknown ``dtype``.
         ModelError: The device cannot be used.
     """
@@ -173,10 +189,10 @@ def _read(source: str | Path, dtype: torch.dtype) -> tuple[str, Any, Any]:
         if weights is None:
             raise UnknownModel(f"the model {text!r} is not here yet", remedy=f"corrigenda models pull {text}")
         return (text, *gguf_model.read_converted(weights, packages.folder(text), dtype, _from_folder))
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path, is_folder, is_file = _look(text)
+    if is_folder:
         return (path.resolve().name, *_from_folder(_whole(path), dtype))
-    if path.is_file():
+    if is_file:
         if path.suffix.lower() != ".gguf":
             raise UnknownModel(f"{path} is a file, but not GGUF", remedy="Give the folder of the checkpoint.")
         return (path.stem, *gguf_model.read(path, dtype))
@@ -186,6 +202,17 @@ def _read(source: str | Path, dtype: torch.dtype) -> tuple[str, Any, Any]:
         f"{text!r} is neither a known model, nor a folder, nor a GGUF file",
         remedy=f"Known: {', '.join(sorted(KNOWN))}. Or give a path, or a hub id like 'owner/name'.",
     )
+
+
+def _look(text: str) -> tuple[Path, bool, bool]:
+    """Return ``text`` as a path, and whether that is a folder or a file."""
+    try:
+        path = Path(text).expanduser()
+        return path, path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of a user who does not exist
+        raise UnknownModel(
+            f"{text[:80]!r} is not a path: {_first_line(error)}", remedy="Give a path, or a hub id like 'owner/name'."
+        ) from error
 
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin")
@@ -214,42 +241,83 @@ def _whole(folder: Path) -> Path:
 def _from_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         return _from_pretrained(name, dtype)
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise UnknownModel(
-            f"{name!r} could not be loaded from the model hub: {str(error).splitlines()[0]}",
+            f"{name!r} could not be loaded from the model hub: {_first_line(error)}",
             remedy="Check the id and the network, or give a local folder or GGUF file.",
         ) from error
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from error
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         return _from_pretrained(str(folder), dtype)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelDamaged(
-            f"{folder} cannot be read: {str(error).splitlines()[0]}",
-            remedy="Copy or fetch the checkpoint again.",
-        ) from error
+    except ModelError:
+        raise
+    except _UNREADABLE as error:
+        raise _unreadable(str(folder), error) from error
+
+
+# What the readers of configurations, tokenizers and weights were seen to raise over files that they cannot take.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+def _unreadable(source: str, error: Exception) -> ModelError:
+    if isinstance(error, ImportError):
+        return UnsupportedArchitecture(
+            f"{source} needs a package that is not installed: {_first_line(error)}",
+            remedy="Install it, or give a checkpoint with plain weights.",
+        )
+    return ModelDamaged(f"{source} cannot be read: {_first_line(error)}", remedy="Copy or fetch the checkpoint again.")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    config = AutoConfig.from_pretrained(source)
+    config = _configuration(source)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if type(config) not in auto._model_mapping:
         raise UnsupportedArchitecture(
             f"{source} holds a {config.model_type!r} model, which does not generate text",
             remedy="Give a causal or an encoder-decoder language model.",
         )
-    model, report = auto.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
+    check_supported(source, config, auto._model_mapping[type(config)])
+    model, report = auto.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **NO_CODE)
     if missing := sorted(report["missing_keys"]):
         raise ModelDamaged(
             f"{source} lacks {len(missing)} tensor(s), {missing[0]!r} among them",
             remedy="The checkpoint is incomplete or belongs to another architecture.",
         )
-    return model, AutoTokenizer.from_pretrained(source)
+    return model, AutoTokenizer.from_pretrained(source, **NO_CODE)
+
+
+def _configuration(source: str) -> Any:
+    facts, _ = PreTrainedConfig.get_config_dict(source)
+    kind = facts.get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
+        raise UnsupportedArchitecture(
+            f"{source} holds a {kind!r} model, which transformers {transformers.__version__} does not know",
+            remedy="Upgrade transformers; code that comes with a checkpoint is not run.",
+        )
+    return AutoConfig.from_pretrained(source, **NO_CODE)
 
 
 @torch.no_grad()

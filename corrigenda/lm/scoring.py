@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ MIN_SHARED = 16
 """Shortest common beginning, in tokens, that is worth a forward pass of its own."""
 MAX_BATCH_TOKENS = 32_768
 """Most tokens of one batch, padding included: long prompts make smaller batches."""
+MAX_BATCH_LOGITS = 1 << 28
+"""Most logits of targets in one batch, 1 GiB in float32: with a large vocabulary long targets make smaller batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def greedy(
     answers, done = [""] * len(rows), 0
     with _fast(lm, sum(map(len, rows)) + (max_new_tokens * len(rows) if len(rows) > 1 else 0)):
         shared = _shared(lm, rows, max_new_tokens) if share_prefix else None
-        for places, room in _undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
+        for places, room in undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
             decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
             for place, said in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
                 before = starts[place] or _text_before(lm, prompts[place], rows[place])
@@ -210,7 +212,7 @@ def score_targets(
         progress: Told after each batch.
 
     Raises:
-        InvalidRequest: A target without tokens, a pair longer than the context, or unequal numbers.
+        InvalidRequest: A prompt or target without tokens, a pair longer than the context, or unequal numbers.
     """
     _check_positive("batch_size", batch_size)
     if len(prompts) != len(targets):
@@ -221,7 +223,7 @@ def score_targets(
     with _fast(lm, sum(lengths)):
         longest = max((len(target) for _, target in pairs), default=0)
         shared = _shared(lm, [source for source, _ in pairs], longest) if share_prefix else None
-        for places in _batches(lengths, batch_size):
+        for places in _affordable(lm, pairs, _batches(lengths, batch_size)):
             logits = _target_logits(lm, [pairs[place] for place in places], shared)
             for row, place in enumerate(places):
                 scores[place] = _score(logits[row], pairs[place][1])
@@ -256,6 +258,7 @@ def _score(logits: torch.Tensor, target: Sequence[int]) -> TargetScore:
 def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[int]]:
     """Return the tokens of a prompt and those of its target as they follow it."""
     source = token_ids(lm, prompt)
+    check_length(lm, source, room=0)
     if lm.is_encoder_decoder:
         answer = plain_ids(lm.tokenizer, target)
     else:
@@ -264,7 +267,8 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
         answer = following_ids(lm, prompt, source, text)
     if not answer:
         raise InvalidRequest(f"the target {target!r} has no tokens", remedy="Give some text as the target.")
-    check_length(lm, source if lm.is_encoder_decoder else source + answer, room=0)
+    if not lm.is_encoder_decoder:
+        check_length(lm, source + answer, room=0)
     return source, answer
 
 
@@ -279,7 +283,7 @@ def _shared(lm: LanguageModel, rows: Sequence[list[int]], more: int) -> SharedPr
     pairs = enumerate(zip(min(rows), max(rows), strict=False))
     limit = min(len(row) for row in rows) - 1
     common = min(next((place for place, (a, b) in pairs if a != b), limit), limit)
-    if common < MIN_SHARED or max(map(len, rows)) + more > longest_shareable(lm.model.config):
+    if common < MIN_SHARED or max(map(len, rows)) + more > longest_shareable(lm.model):
         return None
     return SharedPrefix.of(lm, rows[0][:common])
 
@@ -294,7 +298,18 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         start += size
 
 
-def _undisturbed(
+def _affordable(
+    lm: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], batches: Iterable[list[int]]
+) -> Iterator[list[int]]:
+    """Yield ``batches``, those cut up whose logits would take more than :data:`MAX_BATCH_LOGITS`."""
+    for places in batches:
+        longest = max(len(pairs[place][1]) for place in places)
+        size = max(1, MAX_BATCH_LOGITS // (longest * lm.vocabulary))
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def undisturbed(
     lm: LanguageModel, lengths: Sequence[int], batch_size: int, most: int
 ) -> Iterator[tuple[list[int], int]]:
     """Yield batches of places and the room of their answers, in tokens.

@@ -136,6 +136,26 @@ def test_divergence_and_first_choice(rome_case, budget):
     assert (scores["locality_argmax"], scores["locality_kl"]) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("broken", [math.nan, -math.inf])
+def test_a_broken_model_is_unscored_not_perfect(rome_case, budget, broken):
+    scored = Probable(
+        dict.fromkeys([(p.prompt, t) for p in rome_case.probes for t in ("Rome", "Seattle", "x")], (broken,))
+    )
+    row, scores = by_metric(rome_case, scored, budget, success=True)
+    assert {value for name, value in scores.items() if name.endswith(("success", "magnitude", "forced"))} == {None}
+    assert "not finite" in row["probes"][0]["unscored"]["efficacy_success"]
+    drifted = Drifting({0: 0.5, 1: 0.5}, {0: 0.5, 1: 0.5})
+    drifted.next_tokens = lambda prompts, among=None: [NextToken((0, 1), (broken, broken), 0)] * len(prompts)
+    row, scores = by_metric(rome_case, drifted, budget, forced=False, divergence=True)
+    assert (scores["locality_argmax"], scores["locality_kl"]) == (None, None)
+    assert "not finite" in row["probes"][2]["unscored"]["locality_kl"]
+
+
+def test_divergence_from_a_broken_model_is_refused():
+    with pytest.raises(ValueError, match="not a number"):
+        divergence(NextToken((7,), (math.log(0.6),), 7), NextToken((7,), (math.nan,), 7))
+
+
 def test_a_method_without_distributions_is_unscored(two_capitals, budget):
     cases, method = two_capitals
     row, scores = by_metric(cases[0], method, budget, divergence=True)

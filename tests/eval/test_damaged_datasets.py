@@ -18,6 +18,7 @@ from dataset_records import (
     RECORDS,
     RIPPLE,
     SANITATION,
+    TEMPLATES,
     ZSRE,
 )
 
@@ -168,6 +169,25 @@ def test_a_byte_order_mark_is_no_damage(write):
 def test_line_separators_inside_text_are_text(write):
     raw = json.dumps({**ZSRE, "src": "Where\u2028is Uromi?"}, ensure_ascii=False).encode()
     assert len(load(write(raw, "data.jsonl")).cases) == 1
+
+
+@pytest.mark.parametrize("field", ["{word1.foo}", "{word1[a]}", "{word1:>99999999999}", "{word1!r}", "{}", "{word1"])
+def test_a_wording_that_asks_for_more_than_a_word(write, field):
+    path = write([MEMPROMPT])
+    wordings = {"data": [{**TEMPLATES["data"][0], "question": f"What is {field} ?"}]}
+    path.with_name("templates.json").write_text(json.dumps(wordings))
+    with pytest.raises(DatasetError, match="the wording"):
+        load(path)
+
+
+def test_a_number_of_thousands_of_digits(write):
+    with pytest.raises(DatasetError, match=r"record 1 .*too many digits"):
+        load(write(b'{"prompt": "a b", "target": "c", "id": ' + b"1" * 5000 + b"}"))
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load("a\0b")
 
 
 def test_a_huge_file(write, monkeypatch):

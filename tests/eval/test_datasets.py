@@ -165,6 +165,8 @@ def test_ripple(write):
     (case,) = load(write([recent])).cases
     assert (case.edits[0].prompt, case.edits[0].target) == ("The capital of Ruritania is", "Strelsau")
     assert (case.edits[0].subject, case.edits[0].old_answer) == ("Ruritania", None)
+    sharp = {"prompt": "The name of the Mother of Weißstraße Groß is X.", "relation": "mother"}
+    assert load(write([{**RIPPLE, "edit": sharp}])).cases[0].edits[0].subject == "Weißstraße Groß"
     other = {**RIPPLE, "edit": {"prompt": "Its members are Ann and Bob.", "relation": "MEMBER"}}
     assert load(write([other])).cases[0].edits[0].subject is None
 

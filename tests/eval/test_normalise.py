@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corrigenda.eval.normalise import matches, normalise, unchanged
+from corrigenda.eval.normalise import matches, mentions, normalise, unchanged
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,31 @@ def test_right(answer, accepted):
         (" Cote d'Ivoire", ["Côte d'Ivoire"]),
         (" Rom", ["Rome"]),
         (" Paris", ["a"]),
+        ("रामायण", ["राम"]),
     ],
 )
 def test_wrong(answer, accepted):
     assert not matches(answer, accepted)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "held"),
+    [
+        ("It is 1.5 km.", "5", False),
+        ("There are 1,500 people.", "500", False),
+        ("It is -5 degrees.", "5", False),
+        ("यह रामायण है", "राम", False),
+        ("यह जयराम है", "राम", False),
+        ("It is 5 km, no more.", "5", True),
+        ("It is -5 degrees.", "-5", True),
+        ("In 1939-45 it was.", "45", True),
+        ("Of 1, 500 remain.", "500", True),
+        ("यह राम है", "राम", True),
+        ("อยู่ที่กรุงเทพ", "กรุงเทพ", True),
+    ],
+)
+def test_mentioned_as_a_whole_word_or_number(answer, accepted, held):
+    assert mentions(answer, [accepted]) is held
 
 
 def test_normal_form():

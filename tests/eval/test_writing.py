@@ -59,6 +59,14 @@ def test_written_texts_depend_on_seed_and_prompt_alone(lm):
         write(lm, ["word " * 9999], tokens=8, seed=0)
 
 
+def test_a_long_neighbour_does_not_shorten_a_written_text(lm, monkeypatch):
+    monkeypatch.setattr(type(lm), "eos_ids", frozenset())
+    long = "A river of France " * 50
+    while len(lm.tokenizer(long).input_ids) > lm.context_length - 4:
+        long = long[:-1]
+    assert write(lm, ["The capital", long], tokens=16, seed=0)[0] == write(lm, ["The capital"], tokens=16, seed=0)[0]
+
+
 def test_an_encoder_decoder_writes_and_has_distributions():
     t5 = tiny_models.cached("t5")
     assert len(write(t5, ["The capital"], tokens=4, seed=0)) == 1

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
-from corrigenda.lm.decoding import SharedPrefix
+from corrigenda.lm.decoding import CausalDecoder, SharedPrefix
 from corrigenda.lm.kv_cache import RoomyLayer, longest_shareable, new_cache
 from corrigenda.lm.loading import LanguageModel
 from corrigenda.lm.scoring import greedy
@@ -26,8 +27,8 @@ def test_a_roomy_layer_holds_what_a_plain_one_holds() -> None:
             assert torch.equal(mine, theirs)
         assert roomy.get_seq_length() == plain.get_seq_length()
     rows = torch.tensor([2, 0])
-    roomy.batch_select_indices(rows)
-    plain.batch_select_indices(rows)
+    roomy.reorder_cache(rows)
+    plain.reorder_cache(rows)
     new = states(2, 1)
     for mine, theirs in zip(roomy.update(new, new), plain.update(new, new), strict=True):
         assert torch.equal(mine, theirs)
@@ -35,16 +36,79 @@ def test_a_roomy_layer_holds_what_a_plain_one_holds() -> None:
 
 def test_an_empty_layer() -> None:
     layer = RoomyLayer(2)
-    layer.batch_select_indices(torch.tensor([0]))
+    layer.reorder_cache(torch.tensor([0]))
     assert layer.get_seq_length() == 0
 
 
+def shareable(config: Any) -> int:
+    return longest_shareable(transformers.AutoModelForCausalLM.from_config(config))
+
+
 def test_how_long_a_beginning_may_be_shared() -> None:
-    assert longest_shareable(transformers.LlamaConfig(num_hidden_layers=2)) > 1 << 30
-    assert longest_shareable(transformers.MistralConfig(num_hidden_layers=2, sliding_window=99)) == 98
-    assert longest_shareable(transformers.JambaConfig()) == 0
+    small = {"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 9}
+    assert shareable(transformers.LlamaConfig(num_hidden_layers=2, **small)) > 1 << 30
+    assert shareable(transformers.MistralConfig(num_hidden_layers=2, sliding_window=99, **small)) == 98
+    assert shareable(lfm2()) == 0
+    assert shareable(transformers.BloomConfig(vocab_size=9, n_layer=1, hidden_size=8, n_head=2)) > 1 << 30
+    assert shareable(transformers.MptConfig(vocab_size=9, d_model=8, n_layers=1, n_heads=2)) == 0
+    turns = [[["global", "local"], 1]]
+    neo = transformers.GPTNeoConfig(
+        vocab_size=9, hidden_size=8, num_heads=2, num_layers=2, attention_types=turns, window_size=99
+    )
+    assert shareable(neo) == 98
     kinds = {type(layer) for layer in new_cache(transformers.Gemma2Config(num_hidden_layers=4), 8).layers}
     assert len(kinds) == 2
+
+
+def lfm2() -> Any:
+    """A hybrid: a layer with a state of its own, then one with attention."""
+    return transformers.Lfm2Config(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        layer_types=["conv", "full_attention"],
+        block_multiple_of=8,
+    )
+
+
+def falcon_h1() -> Any:
+    """A hybrid with both in one layer."""
+    return transformers.FalconH1Config(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        mamba_d_ssm=64,
+        mamba_n_heads=8,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+    )
+
+
+@pytest.mark.parametrize("config", [lfm2, falcon_h1])
+def test_rows_of_a_hybrid_go_on_as_if_alone_when_others_are_over(
+    fresh: Callable[[str], LanguageModel], config: Callable[[], Any]
+) -> None:
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(config()).eval().requires_grad_(False)
+    lm = LanguageModel("hybrid", model, fresh("llama").tokenizer)
+    rows = [[5, 6, 7, 8], [9, 10]]
+    together, alone = CausalDecoder(lm, rows), CausalDecoder(lm, rows[1:])
+    with torch.inference_mode():
+        together.logits(None)
+        together.keep(torch.tensor([1]))
+        alone.logits(None)
+        for token in (11, 12):
+            said = torch.tensor([token])
+            assert torch.allclose(together.logits(said), alone.logits(said), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])

@@ -123,6 +123,90 @@ def test_a_model_that_does_not_generate(fresh: Fresh, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def instead(checkpoint: Path, **facts: Any) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n"
+
+
+@pytest.mark.parametrize("content", [POINTER, b""])
+def test_weights_that_are_no_pickle(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelDamaged, match="cannot be read"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("facts", [{"hidden_size": "big"}, {"num_attention_heads": 5, "head_dim": None}])
+def test_an_impossible_configuration(checkpoint: Path, facts: dict[str, Any]) -> None:
+    instead(checkpoint, **facts)
+    with pytest.raises(ModelDamaged, match=r"hidden[ _]size"):
+        load(checkpoint)
+
+
+def test_weights_that_need_a_package(checkpoint: Path) -> None:
+    instead(checkpoint, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedArchitecture, match="package"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("more", [{}, {"auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}])
+def test_an_architecture_that_nobody_knows_is_refused_without_a_question(
+    checkpoint: Path, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked"))
+    instead(checkpoint, model_type="brandnew", **more)
+    with pytest.raises(UnsupportedArchitecture, match="brandnew"):
+        load(checkpoint)
+    assert capfd.readouterr().out == ""
+
+
+def test_code_that_comes_with_a_tokenizer_is_not_asked_about(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked"))
+    path = checkpoint / "tokenizer_config.json"
+    own = {"tokenizer_class": "Brandnew", "auto_map": {"AutoTokenizer": ["own.Slow", "own.Fast"]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    with pytest.raises(ModelDamaged, match="custom code"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 5000])
+def test_names_that_no_path_can_have(name: str) -> None:
+    with pytest.raises(UnknownModel, match="not a path"):
+        load(name)
+
+
+SIZES = {"vocab_size": 400, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (transformers.BartConfig(vocab_size=400, d_model=8, encoder_layers=1, decoder_layers=1), "positions"),
+        (
+            transformers.MambaConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1, state_size=2),
+            "no key-value cache",
+        ),
+        (transformers.RwkvConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1), "no key-value cache"),
+        (transformers.RecurrentGemmaConfig(**SIZES), "padding"),
+        (transformers.MiniMaxConfig(**SIZES), "cache of its own"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_a_model_that_batches_or_a_cache_would_make_answer_wrongly(
+    fresh: Fresh, tmp_path: Path, config: Any, reason: str
+) -> None:
+    # It is refused before its weights are read: there is no more than a file of that name.
+    with quiet():
+        config.save_pretrained(tmp_path)
+        fresh("llama").tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UnsupportedArchitecture, match=reason):
+        load(tmp_path)
+
+
 def test_neither_name_nor_path(tmp_path: Path) -> None:
     for source in ("smolm2", "./nowhere", "/no/where", "a/b/c", "~/nothing-here/at-all", "owner/"):
         with pytest.raises(UnknownModel, match="neither a known model") as error:

@@ -212,6 +212,22 @@ def test_long_prompts_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(scoring._batches([1, 5, 20, 4, 1], 4)) == [[2], [1, 3], [0, 4]]
 
 
+def test_long_targets_make_smaller_batches(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, targets = ["Who", "The capital of", "They", "It"], ["Astana", "Hamlet by William", "cats", "dogs"]
+    before = score_targets(llama, prompts, targets)
+    rows = []
+    plain = scoring._target_logits
+    monkeypatch.setattr(
+        scoring, "_target_logits", lambda lm, pairs, *more: rows.append(len(pairs)) or plain(lm, pairs, *more)
+    )
+    longest = max(len(score.token_ids) for score in before)
+    monkeypatch.setattr(scoring, "MAX_BATCH_LOGITS", 2 * longest * llama.vocabulary)
+    after = score_targets(llama, prompts, targets)
+    assert rows == [2, 2]
+    for one, other in zip(before, after, strict=True):
+        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+
+
 def test_target_scores_are_teacher_forced(decoder: LanguageModel) -> None:
     """Against one plain forward pass over prompt and target."""
     targets = ["Astana", "William Shakespeare", "French", " Me."]
@@ -273,6 +289,9 @@ def test_a_token_across_the_boundary_is_split(llama: LanguageModel) -> None:
 def test_targets_that_cannot_be_scored(any_lm: LanguageModel) -> None:
     with pytest.raises(InvalidRequest, match="no tokens"):
         score_targets(any_lm, [Rendered([("Who", False)], hostile=False)], [""])
+    nothing = Rendered([], hostile=False)
+    with pytest.raises(InvalidRequest, match="the prompt has no tokens"):
+        score_targets(any_lm, ["Who wrote Hamlet?", nothing], ["I", "Paris is"])
     with pytest.raises(InvalidRequest, match="2 prompts, but 1 targets"):
         score_targets(any_lm, ["a", "b"], ["c"])
 

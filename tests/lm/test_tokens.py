@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.loading import UNBOUNDED, LanguageModel
-from corrigenda.lm.scoring import greedy
+from corrigenda.lm.scoring import greedy, score_targets
 from corrigenda.lm.texts import text_after
 from corrigenda.lm.tokens import (
     Rendered,
@@ -53,6 +53,15 @@ def test_batch_shapes(llama: LanguageModel) -> None:
     assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 0]]
     assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0], [0, 0, 0]]
     assert batch.lengths == [3, 1, 0]
+
+
+def test_a_padding_token_without_an_embedding_is_not_used(fresh: Any) -> None:
+    lm: LanguageModel = fresh("llama")
+    alone = score_targets(lm, ["Who"], ["wrote"])[0].log_prob
+    lm.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert lm.tokenizer.pad_token_id == lm.vocabulary
+    beside = score_targets(lm, ["Who", "The capital of Kazakhstan is"], ["wrote", "Astana"])[0].log_prob
+    assert beside == pytest.approx(alone, abs=1e-4)
 
 
 def test_prompts_that_do_not_fit(llama: LanguageModel) -> None:

@@ -123,7 +123,7 @@ def _is_sanitation(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(200)
-    except OSError:
+    except (OSError, ValueError):
         return False  # the reader of records says what is wrong
     return re.match(rb'\s*(\xef\xbb\xbf)?\s*\{\s*"K_[FR]"\s*:', start) is not None
 

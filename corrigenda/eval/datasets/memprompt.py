@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from string import Formatter
 
 from corrigenda.edit import Edit
 from corrigenda.errors import DatasetError
@@ -87,9 +87,16 @@ def _one(words: Fields, keys: tuple[str, ...]) -> str:
 
 
 def _fill(template: Fields, key: str, words: Fields) -> str:
-    """Put the words into a wording."""
-    texts: dict[str, Any] = {name: words.text(name) for name in words.value}
+    """Put the words into a wording; its braces hold names of words and nothing else."""
+    texts = {name: words.text(name) for name in words.value}
+    wording = template.text(key)
     try:
-        return template.text(key).format(**texts)
-    except (KeyError, IndexError, ValueError) as error:
-        words.fail("", f"the wording {template.text(key)!r} needs {error}")
+        fields = [found for found in Formatter().parse(wording) if found[1] is not None]
+    except ValueError as error:
+        words.fail("", f"the wording {wording!r} cannot be filled in: {error}")
+    for _, name, width, conversion in fields:
+        if name not in texts:
+            words.fail("", f"the wording {wording!r} needs {name!r}")
+        if width or conversion:
+            words.fail("", f"the wording {wording!r} wants {name!r} in another form")
+    return wording.format_map(texts)

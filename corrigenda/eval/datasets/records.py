@@ -161,12 +161,12 @@ def read_object(path: Path) -> Fields:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"{path.name} has more than {MAX_BYTES:,} bytes", remedy="Split the file.")
-        return path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
+        if path.stat().st_size <= MAX_BYTES:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
+        reason = getattr(error, "strerror", None) or str(error)
         raise DatasetError(f"{path} cannot be read: {reason}", remedy="Give the path of a dataset file.") from error
+    raise DatasetError(f"{path.name} has more than {MAX_BYTES:,} bytes", remedy="Split the file.")
 
 
 _decoder = json.JSONDecoder()
@@ -185,6 +185,8 @@ def _decode(name: str, number: int, text: str, start: int, line: int) -> tuple[F
         raise DatasetError(f"{where}: {message}", remedy=remedy) from error
     except RecursionError as error:
         raise DatasetError(f"{where}: nested too deeply", remedy=_REMEDY) from error
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise DatasetError(f"{where}: a number has too many digits", remedy=_REMEDY) from error
     if not isinstance(value, dict):
         raise DatasetError(f"{where}: expected an object, found {describe(value)}", remedy=_REMEDY)
     return Fields(value, where), end

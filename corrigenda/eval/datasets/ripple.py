@@ -23,6 +23,7 @@ The tests' conditions (is the model able to answer at all?) are not applied: com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Literal
@@ -87,11 +88,10 @@ def _subject(prompt: str, relation: str | None) -> str | None:
     bare = prompt
     for verb in (" is", " are"):
         bare = bare.removesuffix(verb)
-    marks = [f"{relation.replace('_', ' ').casefold()} of "] if relation else []
-    for mark in marks:
-        _, found, rest = bare.casefold().partition(mark)
-        if found:
-            return bare[len(bare) - len(rest) :].strip() or None
+    # Not by casefold(), which changes lengths: "Weiß" has four letters, "weiss" five.
+    mark = f"{relation.replace('_', ' ')} of " if relation else ""
+    if mark and (found := re.search(re.escape(mark), bare, re.IGNORECASE)):
+        return bare[found.end() :].strip() or None
     return bare.rpartition(" of ")[2].strip() if " of " in bare else None
 
 

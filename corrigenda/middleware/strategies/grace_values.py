@@ -21,9 +21,9 @@ import torch
 from transformers import DynamicCache
 
 from corrigenda.errors import UnsupportedArchitecture
-from corrigenda.lm.decoding import parameters
 from corrigenda.lm.hooks import Override, Tap
 from corrigenda.lm.partial import from_block, up_to
+from corrigenda.lm.supported import parameters
 from corrigenda.lm.tokens import Batch, pad
 
 if TYPE_CHECKING:
