@@ -1,8 +1,9 @@
-"""Files and folders: where what may be rebuilt is kept, how a user's file is read, what outlives a power cut."""
+"""Files and folders: where what may be rebuilt is kept, how a user's file and its lines are read, what outlives a power cut."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from corrigenda.errors import DatasetError
@@ -29,6 +30,12 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a JSON Lines text with their numbers, from 1; blank ones are left out."""
+    # splitlines() would also split at U+2028 and its kin, which JSON allows inside a string.
+    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from corrigenda.edit import fold
 from corrigenda.errors import DatasetError
-from corrigenda.paths import read_text
+from corrigenda.paths import numbered_lines, read_text
 
 TEMPLATES = "templates.json"
 _ANSWERS = ("word2", "definition", "sentence")
@@ -87,9 +87,7 @@ def load(path: Path) -> list[Task]:
     """
     wordings = _wordings(path)
     found = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(read_text(path)):
         try:
             row = json.loads(line)
             wording = wordings[row["template_id"]]

@@ -79,7 +79,7 @@ class ReadableMemory:
         """Return the live edits of ``namespace`` that hold ``at`` that time (now, by default), oldest first."""
         with self._replica.lock:
             edits = self._replica.state.namespace(normal_form(namespace)).values()
-            moment = at or datetime.now(UTC)
+            moment = _moment(at)
             return tuple(edit for edit in edits if edit.validity.covers(moment))
 
     def live_whenever(self, namespace: str | None = None) -> tuple[Edit, ...]:
@@ -92,7 +92,7 @@ class ReadableMemory:
         """Tell whether ``edit_id`` (in full) is live and holds ``at`` that time, now by default."""
         with self._replica.lock:
             edit = self._replica.state.live.get(EditId(edit_id))
-            return edit is not None and edit.validity.covers(at or datetime.now(UTC))
+            return edit is not None and edit.validity.covers(_moment(at))
 
     def get(self, edit_id: str) -> Edit:
         """Return the edit, live or not, of that id or unique beginning of one (4 characters and more).
@@ -155,7 +155,7 @@ class ReadableMemory:
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         if k < 1:
             raise InvalidRequest(f"k={k} is below 1")
-        moment, namespace = at or datetime.now(UTC), normal_form(namespace)
+        moment, namespace = _moment(at), normal_form(namespace)
         with self._replica.searching:
             with self._replica.lock:
                 index = self._replica.index()
@@ -180,7 +180,7 @@ class ReadableMemory:
 
     def mentions(self, text: str, namespace: str = "default", *, at: datetime | None = None) -> list[Mention]:
         """Return which subjects and aliases of live edits of ``namespace`` occur in ``text``, longest first."""
-        moment, namespace = at or datetime.now(UTC), normal_form(namespace)
+        moment, namespace = _moment(at), normal_form(namespace)
         with self._replica.lock:
             edits = self._replica.state.namespace(namespace)
             names = self._replica.names.get(namespace)
@@ -207,3 +207,11 @@ class ReadableMemory:
             for namespace, places in spaces.items():
                 rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
             return rows
+
+
+def _moment(at: datetime | None) -> datetime:
+    if at is None:
+        return datetime.now(UTC)
+    if at.tzinfo is None:
+        raise InvalidRequest(f"at={at.isoformat()} has no time zone", remedy="Pass datetime(..., tzinfo=UTC).")
+    return at

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corrigenda.errors import DatasetError
-from corrigenda.paths import read_text
+from corrigenda.paths import numbered_lines, read_text
 
 
 def read_traffic(path: str | Path, namespace: str = "default") -> list[str]:
@@ -19,9 +19,8 @@ def read_traffic(path: str | Path, namespace: str = "default") -> list[str]:
     Raises:
         DatasetError: The file cannot be read, a line has neither a query nor messages, or nothing is left.
     """
-    # splitlines() would also split at U+2028 and its kin, which JSON allows inside a string.
-    lines = read_text(Path(path)).split("\n")
-    found = [_query(line.strip(), namespace, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    lines = numbered_lines(read_text(Path(path)))
+    found = [_query(line.strip(), namespace, f"{path}, line {number}") for number, line in lines]
     queries = [query for query in found if query]
     if not queries:
         raise DatasetError(f"{path} holds no queries", remedy="Give one query a line, or JSON lines with a query each.")

@@ -13,7 +13,7 @@ from corrigenda.errors import DatasetError
 from corrigenda.middleware.consult import Asking
 from corrigenda.middleware.relations import Relation, Relations
 from corrigenda.middleware.strategies import hops
-from corrigenda.paths import read_text
+from corrigenda.paths import numbered_lines, read_text
 
 Question: TypeAlias = tuple[str, Relation]
 """A thing, and the respect in which it is asked about."""
@@ -173,9 +173,8 @@ def _fact_rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DatasetError(f"{path}, line {number}: not JSON: {error}") from error
+    for number, line in numbered_lines(text):
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{path}, line {number}: not JSON: {error}") from error

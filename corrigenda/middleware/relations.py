@@ -22,7 +22,7 @@ from corrigenda.edit import fold
 from corrigenda.errors import DatasetError
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.texts import PLACEHOLDER
-from corrigenda.paths import read_text
+from corrigenda.paths import numbered_lines, read_text
 
 Vectors = NDArray[np.float32]
 
@@ -143,10 +143,9 @@ def _built_in() -> dict[str, Relation]:
 
 def _parse(text: str, source: str) -> dict[str, Relation]:
     found: dict[str, Relation] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            relation = _relation(line, f"{source}, line {number}")
-            found[fold(relation.name)] = relation
+    for number, line in numbered_lines(text):
+        relation = _relation(line, f"{source}, line {number}")
+        found[fold(relation.name)] = relation
     return found
 
 

@@ -523,3 +523,11 @@ def test_with_the_real_encoder(ledger: Path, capital: Capital) -> None:
         memory.add_many([capital(), capital("Peru", "Lima"), Edit("The author of Dracula is", "Mary Shelley")])
         hits = memory.search(memory.encoder.encode(["Which city is the seat of Kazakhstan's government?"]), 3)
         assert hits[0][0].edit == capital()
+
+
+def test_a_time_without_a_zone_is_refused_wherever_it_is_asked_for(memory):
+    noon = datetime(2026, 1, 1, 12)
+    edit = memory.add("The capital of Peru is", "Lima", subject="Peru")
+    for ask in (memory.live, lambda at: memory.is_live(edit.id, at=at), lambda at: memory.mentions("Peru", at=at)):
+        with pytest.raises(InvalidRequest, match="no time zone"):
+            ask(at=noon)

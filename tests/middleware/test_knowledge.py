@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,9 @@ class TestRelations:
             Relations.read(write(tmp_path / "r.jsonl", line))
         with pytest.raises(DatasetError, match="cannot be read"):
             Relations.read(tmp_path / "none")
+
+
+def test_a_line_ends_where_json_lines_do(tmp_path: Path):
+    rows = json.dumps(["Omni\u2028Group", "country", "USA"], ensure_ascii=False) + "\r\n\n"
+    tables = Tables.read(facts=write(tmp_path / "facts.jsonl", rows + '["Osaka", "country", "Japan"]'))
+    assert tables.objects([("Omni\u2028Group", COUNTRY)]) == [("USA",)]

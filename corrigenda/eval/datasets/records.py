@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from corrigenda.edit import MAX_PROMPT, MAX_TARGET, clean_text
 from corrigenda.errors import DatasetError, InvalidEdit
+from corrigenda.paths import numbered_lines
 
 MAX_BYTES = 1 << 30
 """Largest file that is read, in bytes (1 GiB); the largest published set has 45 MB."""
@@ -226,10 +227,7 @@ def _skip(text: str, start: int) -> int:
 
 def _lines(name: str, text: str) -> list[Fields]:
     records: list[Fields] = []
-    # splitlines() would also split at U+2028 and its kin, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         start = _skip(line, 0)
         record, end = _decode(name, len(records) + 1, line, start, number)
         if rest := line[end:].strip():

@@ -19,7 +19,7 @@ import numpy as np
 from corrigenda.errors import DatasetError
 from corrigenda.memory.encoder import Encoder
 from corrigenda.middleware.strategies.wording import one_line
-from corrigenda.paths import read_text
+from corrigenda.paths import numbered_lines, read_text
 
 Kind: TypeAlias = Literal["copy", "update", "retain"]
 KINDS: tuple[Kind, ...] = ("copy", "update", "retain")
@@ -75,11 +75,7 @@ def built_in() -> tuple[Demonstration, ...]:
 
 
 def _parse(text: str, source: str) -> tuple[Demonstration, ...]:
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            found.append(_demonstration(line, f"{source}, line {number}"))
-    return tuple(found)
+    return tuple(_demonstration(line, f"{source}, line {number}") for number, line in numbered_lines(text))
 
 
 def _demonstration(line: str, where: str) -> Demonstration:
