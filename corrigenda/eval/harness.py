@@ -70,6 +70,8 @@ def harness_model(model: Answers, lm: LanguageModel) -> Any:
 
 def loglikelihoods(model: Answers, lm: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
     """Return (log-probability, is greedy) of each (context, continuation); see the module for empty contexts."""
+    from corrigenda.lm.scoring import Exact
+
     results: dict[int, tuple[float, bool]] = {}
     asked = [place for place, (context, _) in enumerate(pairs) if context]
     alone = [place for place, (context, _) in enumerate(pairs) if not context]
@@ -78,7 +80,7 @@ def loglikelihoods(model: Answers, lm: LanguageModel, pairs: Sequence[tuple[str,
         (Bare(lm), alone, [_nothing(lm)] * len(alone)),
     ):
         if places:
-            scores = scorer.score(prompts, [pairs[place][1] for place in places])
+            scores = scorer.score(prompts, [Exact(pairs[place][1]) for place in places])
             results.update({p: (score.log_prob, score.is_greedy) for p, score in zip(places, scores, strict=True)})
     return [results[place] for place in range(len(pairs))]
 

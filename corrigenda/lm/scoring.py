@@ -38,6 +38,10 @@ MAX_BATCH_LOGITS = 1 << 28
 """Most logits of targets in one batch, 1 GiB in float32: with a large vocabulary long targets make smaller batches."""
 
 
+class Exact(str):
+    """A target that follows its prompt as it is: no space is put between them."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetScore:
     """How a model takes a target after a prompt, one value per token of the target.
@@ -200,8 +204,8 @@ def score_targets(
     """Return how probable each target is after its prompt, token by token, the right tokens before it given.
 
     Between a text prompt and its target one space is put unless either brings white space; after a rendered
-    conversation none. Tokens of the prompt, beginning- and end-of-text tokens are not scored. For an
-    encoder-decoder the prompt goes into the encoder, the target is the decoder's.
+    conversation and before an :class:`Exact` target none. Tokens of the prompt, beginning- and end-of-text tokens are
+    not scored. For an encoder-decoder the prompt goes into the encoder, the target is the decoder's.
 
     Args:
         lm: The model.
@@ -262,7 +266,8 @@ def _pair(lm: LanguageModel, prompt: str, target: str) -> tuple[list[int], list[
     if lm.is_encoder_decoder:
         answer = plain_ids(lm.tokenizer, target)
     else:
-        bare = isinstance(prompt, Rendered) or prompt[-1:].isspace() or target[:1].isspace()
+        exact = isinstance(prompt, Rendered) or isinstance(target, Exact)
+        bare = exact or prompt[-1:].isspace() or target[:1].isspace()
         text = target if bare else f" {target}"
         answer = following_ids(lm, prompt, source, text)
     if not answer:

@@ -12,7 +12,7 @@ from corrigenda.edit import Edit
 from corrigenda.errors import MissingExtra
 from corrigenda.eval.editable import Bare
 from corrigenda.eval.harness import continuations, harness_model, loglikelihoods
-from corrigenda.lm.scoring import TargetScore
+from corrigenda.lm.scoring import TargetScore, score_targets
 
 
 class Model:
@@ -44,6 +44,13 @@ def test_loglikelihoods():
     # a text by itself is scored by the weights, whatever the method: after the end-of-text token
     assert found[1][0] < 0
     assert found[1] == loglikelihoods(Bare(lm), lm, pairs)[1]
+
+
+def test_a_continuation_is_scored_as_the_harness_wrote_it():
+    lm = tiny_models.cached("llama")
+    (close, spaced) = loglikelihoods(Bare(lm), lm, [("It is (", "B)"), ("It is (", " B)")])
+    assert close != spaced
+    assert spaced[0] == pytest.approx(score_targets(lm, ["It is ("], ["B)"])[0].log_prob, abs=1e-4)
 
 
 def test_the_bare_model_stops_where_it_is_told():
