@@ -1,4 +1,4 @@
-"""Files and folders: where what may be rebuilt is kept, how users' files and lines are read, what outlives a power cut."""
+"""Files and folders: where what may be rebuilt is kept, how files and their lines are read, what power cuts leave."""
 
 from __future__ import annotations
 
