@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrigenda.edit import Edit, EditId, normal_form
-from corrigenda.errors import InvalidRequest
+from corrigenda.errors import InvalidRequest, UnknownEdit
 from corrigenda.memory.encoder import Encoder
 from corrigenda.memory.ledger import Event, replay
 from corrigenda.memory.mentions import Mention, Names
@@ -197,16 +197,20 @@ class ReadableMemory:
 
     def frame_vectors(self, edit_ids: Sequence[str]) -> Vectors:
         """Return the frame vectors of live edits (ids in full), (n, d), in order. Raises :class:`UnknownEdit`."""
-        with self._replica.lock:
-            index = self._replica.index(edit_ids)
+        spaces: dict[str, list[int]] = {}
+        with self._replica.searching:
+            with self._replica.lock:
+                index = self._replica.index(edit_ids)
+                for place, edit_id in enumerate(edit_ids):
+                    self._replica.require_live(edit_id)
+                    spaces.setdefault(self._replica.state.live[EditId(edit_id)].namespace, []).append(place)
             rows = np.empty((len(edit_ids), index.dimension), dtype=np.float32)
-            spaces: dict[str, list[int]] = {}
-            for place, edit_id in enumerate(edit_ids):
-                self._replica.require_live(edit_id)
-                spaces.setdefault(self._replica.state.live[EditId(edit_id)].namespace, []).append(place)
             for namespace, places in spaces.items():
-                rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
-            return rows
+                try:
+                    rows[places] = index.frames(namespace, [EditId(edit_ids[place]) for place in places])
+                except KeyError as error:  # retracted meanwhile
+                    raise UnknownEdit(f"there is no edit {error.args[0]!r} any more") from error
+        return rows
 
 
 def _moment(at: datetime | None) -> datetime:

@@ -8,7 +8,7 @@ from datetime import datetime
 from corrigenda.edit import Edit, EditId, normal_form
 from corrigenda.errors import InvalidRequest
 from corrigenda.memory.conflicts import Plan
-from corrigenda.memory.ledger import Event, State, replay
+from corrigenda.memory.ledger import PRINTED, Event, State, replay
 from corrigenda.memory.memory import Memory
 
 
@@ -52,7 +52,8 @@ def roll_back(
         return state.live if namespace is None else state.namespace(normal_form(namespace))
 
     def decide(now: State) -> Plan:
-        current, wanted = concerned(now), concerned(then)
+        current = concerned(now)
+        wanted = {edit_id: _as_printed(edit, now) for edit_id, edit in concerned(then).items()}
         # What changed and kept its id is only restored: a retraction would take along what was derived from it.
         gone = [edit for edit_id, edit in current.items() if edit_id not in wanted]
         along = {child for edit in gone for child in now.descendants(edit.id)}
@@ -61,3 +62,12 @@ def roll_back(
         return Plan([*undone, *(Event("restored", edit, author=author, reason=reason) for edit in back)])
 
     return memory.replica.write(decide).events
+
+
+def _as_printed(edit: Edit, now: State) -> Edit:
+    """Return ``edit`` with the marks that it has ``now``: they say what is in the weights, which stay as they are."""
+    last = now.live.get(edit.id) or now.known.get(edit.id) or edit
+    marks = tuple(tag for tag in last.tags if tag.startswith(PRINTED))
+    if marks == tuple(tag for tag in edit.tags if tag.startswith(PRINTED)):
+        return edit
+    return edit.replace(tags=(*(tag for tag in edit.tags if not tag.startswith(PRINTED)), *marks))

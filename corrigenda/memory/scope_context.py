@@ -25,10 +25,9 @@ _KINDS = (
     "university|school|museum|airport|mountain|river|lake|island|building|newspaper|magazine|channel|language"
 )
 _POSSESSIVE = re.compile(rf"\b(?:his|its|their|her(?=\s+\w)|(?:this|that|the) (?:{_KINDS})'s)\b", re.IGNORECASE)
-_CALLED = r"\s+(?:[\"“«]|(?-i:[A-Z][a-z]))"  # "the company Apple" says which; "the company CEO" does not
 _PERSONAL = re.compile(
-    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})(?!{_CALLED})|"
-    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b|{_CALLED}))\b",
+    rf"\b(?:he|she|it|they|him|her|them|(?:this|that) (?:{_KINDS})|"
+    rf"the (?:{_KINDS})(?!\s+(?:of|in|that|which|who|where)\b))\b",
     re.IGNORECASE,
 )
 _THERE = re.compile(
@@ -43,6 +42,12 @@ _PRONOUN = re.compile(
     re.IGNORECASE,
 )
 _INSTEAD = {"shortened": "{} is", "possessive": "{}'s", "personal": "{}", "there": "in {}"}
+# "The company Apple" says which; "the company CEO" does not, nor "the company German?" or "the company Monday?".
+_CALLED = re.compile(
+    r"(?<=[a-z])\s+(?:[\"“«]|(?!(?:Today|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|"
+    r"March|April|May|June|July|August|September|October|November|December)\b)[A-Z][a-z])"
+)
+_BEING = re.compile(r"\b(?:is|are|was|were|isn['’]t|aren['’]t|wasn['’]t|weren['’]t)\s+$", re.IGNORECASE)
 _INITIALS = re.compile(r"(?<!\S)[^\w\s]*(\w)")
 _OPENING = re.compile(r"(?:^|[.!?…:])\W*$")
 _ELLIPSIS = re.compile(
@@ -93,7 +98,17 @@ def _pronouns(text: str) -> list[re.Match[str]]:
     found = list(_PRONOUN.finditer(text))
     if not any(initial.islower() for initial in _INITIALS.findall(text)):
         return found
-    return [match for match in found if match[0][0].islower() or _OPENING.search(text[: match.start()])]
+    return [match for match in found if _pronominal(match, text)]
+
+
+def _pronominal(match: re.Match[str], text: str) -> bool:
+    """Tell whether what is spelt as a pronoun is one, in a text that is no headline."""
+    before = text[: match.start()]
+    if not match[0][0].islower() and not _OPENING.search(before):
+        return False
+    is_kind = " " in match[0] and match.lastgroup == "personal"
+    # Behind "is the company" stands what it is, not its name.
+    return not (is_kind and _CALLED.match(text, match.end()) and not _BEING.search(before))
 
 
 def _filled(text: str, pronouns: Sequence[re.Match[str]], name: str) -> str:

@@ -65,6 +65,19 @@ def test_a_thing_that_is_called_by_name_does_not_point_back(text):
     assert completed(text, ["Tell me about Kazakhstan."], NAMES.find) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        ("Is the company German or French?", "Is Omni Group German or French?"),
+        ("Is this company Jewish-owned?", "Is Omni Group Jewish-owned?"),
+        ("Who leads the company Today?", "Who leads Omni Group Today?"),
+        ("Where Is The Company Based?", "Where Is Omni Group Based?"),
+    ],
+)
+def test_what_a_thing_is_said_to_be_is_not_its_name(text, reading):
+    assert completed(text, ["Who founded Omni Group?"], NAMES.find) == [reading]
+
+
 def test_the_last_exchange_supplies_the_names_last_first():
     before = ["Ada Low runs Omni Group.", "She does.", "What is the capital of Kazakhstan?", "Almaty."]
     assert completed("How many people live there?", before, NAMES.find) == [

@@ -11,24 +11,23 @@ from typing import TYPE_CHECKING
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.memory.conflicts import Plan
-from corrigenda.memory.ledger import Event
+from corrigenda.memory.ledger import PRINTED, Event
 
 if TYPE_CHECKING:
     from corrigenda.memory.ledger import State
     from corrigenda.memory.memory import Memory
 
-_PRINTED = "printed:"
 AUTHOR = "corrigenda consolidate"
 
 
 def editions_of(edit: Edit) -> list[str]:
     """Return the promotions that printed ``edit``, by its tags."""
-    return [tag.removeprefix(_PRINTED) for tag in edit.tags if tag.startswith(_PRINTED)]
+    return [tag.removeprefix(PRINTED) for tag in edit.tags if tag.startswith(PRINTED)]
 
 
 def bare(edit: Edit) -> Edit:
     """Return ``edit`` without the tags that say where it was printed."""
-    return edit.replace(tags=tuple(tag for tag in edit.tags if not tag.startswith(_PRINTED)))
+    return edit.replace(tags=tuple(tag for tag in edit.tags if not tag.startswith(PRINTED)))
 
 
 def shadow(memory: Memory, edits: Iterable[Edit], promotion: str) -> int:
@@ -40,7 +39,7 @@ def shadow(memory: Memory, edits: Iterable[Edit], promotion: str) -> int:
             present = state.live.get(edit.id)
             if present is None or promotion in editions_of(present):
                 continue
-            marked = present.replace(tags=(*present.tags, _PRINTED + promotion))
+            marked = present.replace(tags=(*present.tags, PRINTED + promotion))
             reason = f"printed into the weights: {promotion}"
             events.append(Event("amended", marked, replaces=edit.id, author=AUTHOR, reason=reason))
         return Plan(events)
@@ -98,7 +97,7 @@ def back_on_probation(memory: Memory, promotion: str) -> int:
 
 def without(edit: Edit, promotion: str) -> Edit:
     """Return ``edit`` without the mark of ``promotion``."""
-    return edit.replace(tags=tuple(tag for tag in edit.tags if tag != _PRINTED + promotion))
+    return edit.replace(tags=tuple(tag for tag in edit.tags if tag != PRINTED + promotion))
 
 
 def shadows(memory: Memory, promotion: str) -> list[Edit]:

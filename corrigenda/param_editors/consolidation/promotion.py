@@ -80,13 +80,13 @@ def promote(
         ServerRefused: A server did not take the adapter; the edition in force is as before.
     """
     with editions.locked(f"promote {job}"):
-        recover(editions, memory)
         result = read_result(editions, job)
         plan = Plan.read(editions.jobs / job / "plan.json")
-        _require_promotable(editions, job, result)
-        require_current(plan, editions)
         edits = [edit for edit in plan.edits if edit.id in set(result.kept)]
         _require_known(memory, edits, plan.memory)
+        recover(editions, memory)
+        _require_promotable(editions, job, result)
+        require_current(plan, editions)
         _require_live(memory, edits)
         now = editions.current()
         name = _name(editions, plan, result)
@@ -119,9 +119,10 @@ def rollback(
         NotRevertible: A later promotion of full rank stands on it; says which has to go first.
         ModelLocked: Another job works on this model.
     """
-    record = editions.promotion(name)
+    where = editions.promotion(name).get("memory", "")
     with editions.locked(f"rollback {name}"):
-        _require_known(memory, _edits(editions, name), record.get("memory", ""))
+        edits = _edits(editions, name)
+        _require_known(memory, edits, where)
         recover(editions, memory)
         now = editions.current()
         if name not in now.promotions:
@@ -133,6 +134,7 @@ def rollback(
             _load_on(servers, editions, edition, now)
         editions.switch(replace(now, unsettled=name))
         events = marks.take_back(memory, name)  # before the switch: at no moment does nobody know
+        events += _bring_back(memory, edits)
         editions.switch(now.after(edition, rest, unsettled=name))
         done = _settle(editions, memory)
         return replace(done, events=done.events + events)
@@ -142,6 +144,8 @@ def recover(editions: Editions, memory: Memory) -> None:
     """Complete what a killed process left open, and remove what it left lying about. The caller holds the lock."""
     now = editions.current()
     if now.unsettled is not None:
+        record = editions.promotion(now.unsettled)
+        _require_known(memory, _edits(editions, now.unsettled), record.get("memory", ""))
         _settle(editions, memory)
     used = {now.edition, *now.promotions, *now.past}
     for place in (editions.editions, editions.promotions):
@@ -175,16 +179,28 @@ def _require_promotable(editions: Editions, job: str, result: Result) -> None:
 
 
 def _require_known(memory: Memory, edits: Sequence[Edit], where: str) -> None:
-    """Refuse a memory that is not the one the edits came from, ``where``: nobody would answer for them."""
+    """Refuse a memory that has nothing of the edits, which came from ``where``: nobody would answer for them."""
     memory.refresh()
-    with memory.replica.lock:
-        foreign = [edit for edit in edits if edit.id not in memory.replica.state.known]
-    if foreign:
+    if edits and len(_unknown(memory, edits)) == len(edits):
         raise InvalidRequest(
-            f"{memory.path or 'this memory'} has never held {foreign[0].id} ({foreign[0].statement}), "
-            f"and {len(foreign) - 1} more of what is printed",
+            f"{memory.path or 'this memory'} has never held {edits[0].id} ({edits[0].statement}), "
+            f"and {len(edits) - 1} more of what is printed",
             remedy=f"Name the memory that the plan was made of{', ' + where if where else ''}, with --memory.",
         )
+
+
+def _unknown(memory: Memory, edits: Sequence[Edit]) -> list[Edit]:
+    with memory.replica.lock:
+        return [edit for edit in edits if edit.id not in memory.replica.state.known]
+
+
+def _bring_back(memory: Memory, edits: Sequence[Edit]) -> int:
+    """Add those of ``edits`` that a memory made of an export has not, for they had retired; return how many.
+
+    What contradicts a live edit is left out: somebody has said otherwise since.
+    """
+    lost = [marks.bare(edit) for edit in _unknown(memory, edits)]
+    return len(memory.add_unrefused(lost, on_conflict="refuse").events) if lost else 0
 
 
 def _require_live(memory: Memory, edits: Sequence[Edit]) -> None:

@@ -24,6 +24,7 @@ from corrigenda.middleware.gateway.admin.jobs import Job, Jobs
 from corrigenda.middleware.gateway.keys import Key, Keys
 from corrigenda.middleware.gateway.replies import Refusal
 from corrigenda.middleware.gateway.settings import Settings
+from corrigenda.param_editors.consolidation import marks
 
 CAPITAL = {"prompt": "The capital of Kazakhstan is", "target": "Astana", "subject": "Kazakhstan", "relation": "capital"}
 As = Callable[..., httpx.Client]
@@ -223,6 +224,17 @@ def test_a_roll_back_undoes_amendments_that_keep_the_id(as_role: As, memory: Mem
     assert set(memory.state(memory.version)) == set(before)
     assert memory.state(memory.version, "other") == (other,)
     assert {event.author for event in memory.events(after=4)} == {"ann"}
+
+
+def test_a_roll_back_leaves_the_marks_of_what_is_in_the_weights(as_role: As, memory: Memory) -> None:
+    edit = memory.add("The capital of Peru is", "Cusco", subject="Peru", tags=["a"])
+    marks.shadow(memory, [edit], "ed1")
+    memory.amend(edit.id, tags=["b", "printed:ed1"])
+    assert as_role().post("/rollback", json={"version": 1}).json()["restored"] == 1
+    assert memory.get(edit.id).tags == ("a", "printed:ed1")
+    marks.take_back(memory, "ed1")
+    as_role().post("/rollback", json={"version": 3})
+    assert memory.get(edit.id).tags == ("b",)
 
 
 def test_asking_keeps_nobody_from_anything_else(

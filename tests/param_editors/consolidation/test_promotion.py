@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from learned import SUBJECTS, colour, edit
@@ -102,8 +103,25 @@ def test_a_memory_that_never_held_the_edits_is_refused(world, tmp_path):
         change = promote(world.editions, result.job, world.memory)
         with pytest.raises(InvalidRequest, match="has never held"):
             rollback(world.editions, change.edition, other)
-    assert world.editions.current().edition == change.edition
+        assert world.editions.current().edition == change.edition
+        unsettled = replace(world.editions.current(), unsettled=change.edition)
+        world.editions.switch(unsettled)  # as a kill between the switch and the ledger leaves it
+        with pytest.raises(InvalidRequest, match="has never held"):
+            promote(world.editions, result.job, other)
+        assert world.editions.current() == unsettled
     assert rollback(world.editions, change.edition, world.memory).edition is None
+
+
+def test_edits_that_an_export_left_out_come_back_when_the_weights_forget_them(world, tmp_path):
+    change = promoted(world)
+    gone = good_edits()[0]
+    marks.retire(world.memory, [gone.id], change.edition)
+    world.memory.export_jsonl(tmp_path / "all.jsonl")
+    with Memory.open(tmp_path / "moved.db", encoder=FixedEncoder()) as moved:
+        moved.import_jsonl(tmp_path / "all.jsonl", on_conflict="coexist")
+        assert gone.id not in {edit.id for edit in moved.live()}
+        assert rollback(world.editions, change.edition, moved).edition is None
+        assert gone.id in {edit.id for edit in moved.live()}
 
 
 def test_what_cannot_be_promoted_is_refused(world):
