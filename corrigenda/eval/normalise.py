@@ -69,14 +69,27 @@ def begun_alike(before: str, after: str) -> bool:
     return normalise(before).split()[:1] == normalise(after).split()[:1]
 
 
+_THREE_DIGITS = re.compile(r"\d{3}(?!\d)")
+
+
 def _may_begin(given: str, place: int) -> bool:
     """Tell whether a word or a number begins at ``place``: 5 does not in 1.5, 1,500 or -5."""
     if place == 0:
         return True
     last, before = given[place - 1], given[place - 2 : place - 1]
-    if given[place].isdigit() and ((last in ".," and before.isdigit()) or (last in "-−" and not before.isalnum())):
+    if given[place].isdigit() and (_inside_number(given, place) or (last in "-−" and not before.isalnum())):
         return False
     return not _in_word(last)
+
+
+def _inside_number(given: str, place: int) -> bool:
+    """Tell whether a point or a comma before ``place`` is part of a number: of 1.5 and 1,500, not of a date."""
+    if given[place - 1] == ",":
+        return given[place - 2 : place - 1].isdigit() and _THREE_DIGITS.match(given, place) is not None
+    start = place - 1
+    while given[place - 1] == "." and start > 0 and given[start - 1].isdigit():
+        start -= 1
+    return start < place - 1 and given[start - 1 : start] != "."
 
 
 def _begins(given: str, wanted: str) -> bool:
@@ -93,6 +106,8 @@ def _begins(given: str, wanted: str) -> bool:
 def _in_word(char: str) -> bool:
     """Tell whether ``char`` is a letter, a digit, or a mark upon one; the vowel signs of Indic scripts are marks."""
     # Where words stand without spaces between them, a mark does not tell that its word goes on.
+    if char in "\ufe0e\ufe0f":  # these say how the sign before them is drawn
+        return False
     return char.isalnum() or (unicodedata.category(char).startswith("M") and not _spaceless(char))
 
 

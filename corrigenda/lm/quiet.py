@@ -1,50 +1,76 @@
-"""Silence while transformers loads: no progress bars, log lines or warnings inside a ``with`` block."""
+"""Silence while transformers loads or exports: no progress bars, log lines or warnings inside a ``with`` block.
+
+All this is set for the whole process: what other threads write meanwhile is held back too, and of blocks that overlap
+the first to begin sets it, the last to end puts back what was set before.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
-_LOCK = threading.Lock()
-_noise = ExitStack()
-"""Puts back what was set before the first block was entered."""
-_inside = 0
-"""Blocks that are being run, in all threads."""
+
+class _Shared:
+    """A state of the process that several threads may want at once."""
+
+    def __init__(self, begin: Callable[[ExitStack], None]) -> None:
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._undo = ExitStack()
+        self._inside = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the state for the block."""
+        with self._lock:
+            if not self._inside:
+                self._begin(self._undo)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._undo.close()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back progress bars, log lines below errors, and warnings; restores what was set before.
+def quiet(*, output: bool = False) -> Iterator[None]:
+    """Hold back progress bars, warnings, log lines of transformers below errors, and stderr.
 
-    All this is set for the whole process: what other threads write to stderr meanwhile is held back too, and of blocks
-    that overlap the first to begin sets it, the last to end restores it.
+    Args:
+        output: Whether stdout, and log lines of anybody below errors, are held back as well.
     """
-    global _inside
-    with _LOCK:
-        if not _inside:
-            _silence(_noise)
-        _inside += 1
-    try:
+    with ExitStack() as held:
+        held.enter_context(_LOADING.held())
+        if output:
+            held.enter_context(_OUTPUT.held())
         yield
-    finally:
-        with _LOCK:
-            _inside -= 1
-            if not _inside:
-                _noise.close()
 
 
-def _silence(noise: ExitStack) -> None:
-    noise.callback(logging.set_verbosity, logging.get_verbosity())
-    if logging.is_progress_bar_enabled():
-        noise.callback(logging.enable_progress_bar)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _silence(undo: ExitStack) -> None:
+    undo.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
+    if transformers_logging.is_progress_bar_enabled():
+        undo.callback(transformers_logging.enable_progress_bar)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     # The GGUF reader of transformers draws its bar on stderr whatever the settings say.
-    noise.enter_context(redirect_stderr(io.StringIO()))
-    noise.enter_context(warnings.catch_warnings())
+    undo.enter_context(redirect_stderr(io.StringIO()))
+    undo.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")
+
+
+def _silence_output(undo: ExitStack) -> None:
+    undo.callback(logging.disable, logging.root.manager.disable)
+    logging.disable(logging.WARNING)
+    undo.enter_context(redirect_stdout(io.StringIO()))
+
+
+_LOADING, _OUTPUT = _Shared(_silence), _Shared(_silence_output)

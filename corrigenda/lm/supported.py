@@ -37,8 +37,9 @@ def check_supported(source: str, config: Any, kind: type) -> None:
         UnsupportedArchitecture: Says why.
     """
     reason = _REFUSED.get(config.model_type, "")
-    if config.is_encoder_decoder and config.model_type not in _WITHOUT_COLUMNS:
-        reason = "its positions count padding, so that prompts in one batch change each other's answers"
+    local = config.model_type == "longt5" and config.encoder_attention_type == "local"
+    if config.is_encoder_decoder and config.model_type not in _WITHOUT_COLUMNS and not local:
+        reason = "it is not known to pass over padding, so that prompts in one batch may change each other's answers"
     elif "past_key_values" not in parameters(kind.forward):  # type: ignore[attr-defined] # every model has one
         reason = "it takes no key-value cache"
     if reason:

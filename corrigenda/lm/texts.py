@@ -15,7 +15,9 @@ def text_after(tokenizer: Any, before: Sequence[int], said: Sequence[int]) -> st
     size = 1
     while "�" in (context := _decoded(tokenizer, before[-size:])) and size < len(before):
         size *= 2
-    return _decoded(tokenizer, [*before[-size:], *said])[len(context) :]
+    whole = _decoded(tokenizer, [*before[-size:], *said])
+    # Half a character at the end of ``said`` may spoil, with tokens of single bytes, the whole ones before it.
+    return whole[len(context) :] if whole.startswith(context) else _decoded(tokenizer, said)
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:

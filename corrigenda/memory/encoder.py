@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import io
-import logging
 import platform
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -215,18 +212,10 @@ def compact(graph: Path) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's notes to itself: its deprecation and tracing warnings say nothing to a caller."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
+    from corrigenda.lm.quiet import quiet as silent  # here, for it imports transformers
+
+    with silent(output=True):
+        yield
 
 
 def session(graph: Path) -> Any:

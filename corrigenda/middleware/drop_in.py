@@ -19,6 +19,7 @@ from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDe
 from corrigenda.chat import Chat, Message, check_query
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
+from corrigenda.lm.rendering import render
 from corrigenda.lm.stopping import UNTIL_EOS, end
 from corrigenda.lm.tokens import check_length, following_ids, plain_ids, token_ids
 from corrigenda.middleware.answering import (
@@ -145,7 +146,10 @@ def planned(lm: LanguageModel, row: Row, decision: Decision) -> Job:
     if plan.answer is not None or not framed or (plan.worker is not None and plan.worker.model(lm) is not lm):
         return Job.of(lm, decision.request, plan, UNTIL_EOS)
     own = token_ids_of_turn(lm, changed.query)
-    forced = following_ids(lm, "", token_ids(lm, ""), plan.prefix) if plan.prefix else []
+    forced = []
+    if plan.prefix:
+        text = render(lm, changed)
+        forced = following_ids(lm, text, token_ids(lm, text), plan.prefix)
     ids = [*row.before, *own, *row.after, *([] if lm.is_encoder_decoder else forced)]
     check_length(lm, ids)
     stop = plan.stop or UNTIL_EOS

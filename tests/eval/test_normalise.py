@@ -103,3 +103,16 @@ def test_an_answer_is_unchanged_and_right_against_itself(text):
 @given(st.text())
 def test_normalising_keeps_something(text):
     assert bool(normalise(text)) == bool(text.split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("He was born on 05.12.1990 in Rome.", "1990"),
+        ("born January 5,1990", "1990"),
+        ("In 1989,1990 and later", "1990"),
+        ("❤\ufe0fParis", "Paris"),
+    ],
+)
+def test_a_year_in_a_date_is_mentioned(answer, wanted):
+    assert mentions(answer, [wanted])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from logging import root
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from corrigenda.lm import loading, packages
 from corrigenda.lm.fingerprint import fingerprint
 from corrigenda.lm.loading import LanguageModel, load
 from corrigenda.lm.quiet import quiet
+from corrigenda.memory import encoder
 
 Fresh = Callable[[str], LanguageModel]
 
@@ -316,3 +318,14 @@ def test_smollm2(smollm2: LanguageModel) -> None:
     assert smollm2.eos_ids == {0, 2}
     assert (smollm2.layers.count, smollm2.layers.hidden_size, smollm2.layers.intermediate_size) == (30, 576, 1536)
     assert smollm2.fingerprint == fingerprint(smollm2.model)
+
+
+def test_an_export_that_overlaps_a_load_leaves_the_output_as_it_was() -> None:
+    stdout, stderr, disabled = sys.stdout, sys.stderr, root.manager.disable
+    loading, exporting = quiet(), encoder.quiet()
+    loading.__enter__()
+    exporting.__enter__()
+    loading.__exit__(None, None, None)
+    assert sys.stderr is not stderr
+    exporting.__exit__(None, None, None)
+    assert (sys.stdout, sys.stderr, root.manager.disable) == (stdout, stderr, disabled)

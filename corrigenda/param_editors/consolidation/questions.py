@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from corrigenda.lm.scoring import greedy, score_targets
@@ -22,7 +23,7 @@ class Question:
         prompt: What the model continues.
         tokens: Most tokens of a free answer.
         options: Where there are any, the answer is the number of the one that the model finds likeliest, by
-            the log-probability of the whole option.
+            the log-probability of the whole option; −1 where it says NaN.
     """
 
     prompt: str
@@ -49,5 +50,6 @@ def answer_task(lm: LanguageModel, questions: Sequence[Question]) -> list[Answer
     for (n, _), score in zip(choices, scores, strict=True):
         found.setdefault(n, []).append(score.log_prob)
     for n, values in found.items():
-        answers[n] = values.index(max(values))
+        # A model that says NaN chooses nothing; compared with anything, NaN would pass for the first option.
+        answers[n] = values.index(max(values)) if all(map(isfinite, values)) else -1
     return answers

@@ -23,3 +23,15 @@ def row(before, after):
 def test_the_share_of_a_loss_that_is_allowed_is_of_the_figure_that_misses_most(figures, share):
     plan = GatePlan(minimums={"edits": 0.9, "neighbours": 0.85}, max_drops={"piqa": 0.01})
     assert plan.share(figures) == (share if share is None else pytest.approx(share))
+
+
+def test_a_model_that_says_nan_chooses_nothing(monkeypatch):
+    from types import SimpleNamespace
+
+    from corrigenda.param_editors.consolidation import questions
+
+    scores = [SimpleNamespace(log_prob=float("nan"))] * 2 + [SimpleNamespace(log_prob=value) for value in (-2.0, -1.0)]
+    monkeypatch.setattr(questions, "score_targets", lambda *args, **options: scores)
+    monkeypatch.setattr(questions, "greedy", lambda *args, **options: [])
+    asked = [questions.Question("Who wrote Hamlet?", options=("Shakespeare", "Smith"))] * 2
+    assert questions.answer_task(None, asked) == [-1, 1]
