@@ -186,7 +186,7 @@ SIZES = {"vocab_size": 400, "hidden_size": 8, "num_hidden_layers": 1, "num_atten
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (transformers.BartConfig(vocab_size=400, d_model=8, encoder_layers=1, decoder_layers=1), "positions"),
+        (transformers.BartConfig(vocab_size=400, d_model=8, encoder_layers=1, decoder_layers=1), "padding"),
         (
             transformers.MambaConfig(vocab_size=400, hidden_size=8, num_hidden_layers=1, state_size=2),
             "no key-value cache",
