@@ -20,8 +20,6 @@ EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 Key = tuple[str, ...]
 
-PRINTED = "printed:"
-"""How the tags begin that say in which promotions an edit is printed. They follow the weights, not the history."""
 DERIVED = "derived/"
 """How the marks begin under which a store keeps what was computed from edits, in the place of an encoder's."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from corrigenda.edit import Edit, EditId, normal_form
 from corrigenda.errors import InvalidRequest, UnknownEdit
 from corrigenda.memory.encoder import Encoder
-from corrigenda.memory.ledger import Event, replay
+from corrigenda.memory.ledger import Event, State, replay
 from corrigenda.memory.mentions import Mention, Names
 from corrigenda.memory.replica import Replica
 
@@ -123,9 +123,13 @@ class ReadableMemory:
         Raises:
             InvalidRequest: The ledger never had that version.
         """
+        return tuple(self.state_after(version).namespace(normal_form(namespace)).values())
+
+    def state_after(self, version: int) -> State:
+        """Return the state right after event ``version``; 0 is the beginning. Raises as :meth:`state` does."""
         if not 0 <= version <= self.version:
             raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.version}.")
-        return tuple(replay(self._replica.store.read(until=version)).namespace(normal_form(namespace)).values())
+        return replay(self._replica.store.read(until=version))
 
     def refresh(self) -> bool:
         """Take in what other processes wrote; return whether there was anything. Costs microseconds when not."""

@@ -8,8 +8,9 @@ from datetime import datetime
 from corrigenda.edit import Edit, EditId, normal_form
 from corrigenda.errors import InvalidRequest
 from corrigenda.memory.conflicts import Plan
-from corrigenda.memory.ledger import PRINTED, Event, State, replay
+from corrigenda.memory.ledger import Event, State, replay
 from corrigenda.memory.memory import Memory
+from corrigenda.memory.printed import marked, marks_of
 
 
 def restore(memory: Memory, *, version: int | None = None, at: datetime | None = None) -> int:
@@ -23,7 +24,7 @@ def restore(memory: Memory, *, version: int | None = None, at: datetime | None =
     """
     if (version is None) == (at is None):
         raise InvalidRequest("give a version or a time", remedy="One of the two.")
-    events = memory.replica.store.read()
+    events = memory.replica.store.read()  # the ledger itself, which may be ahead of this copy
     if version is None:
         # The last one that is not later: the clocks of writers differ, so that the times need not be in order.
         version = max((event.seq for event in events if at is not None and event.when <= at), default=0)
@@ -53,7 +54,10 @@ def roll_back(
 
     def decide(now: State) -> Plan:
         current = concerned(now)
-        wanted = {edit_id: _as_printed(edit, now) for edit_id, edit in concerned(then).items()}
+        # The marks of what is in the weights stay as they are.
+        wanted = {
+            edit_id: marked(edit, marks_of(now.known.get(edit_id, edit))) for edit_id, edit in concerned(then).items()
+        }
         # What changed and kept its id is only restored: a retraction would take along what was derived from it.
         gone = [edit for edit_id, edit in current.items() if edit_id not in wanted]
         along = {child for edit in gone for child in now.descendants(edit.id)}
@@ -62,12 +66,3 @@ def roll_back(
         return Plan([*undone, *(Event("restored", edit, author=author, reason=reason) for edit in back)])
 
     return memory.replica.write(decide).events
-
-
-def _as_printed(edit: Edit, now: State) -> Edit:
-    """Return ``edit`` with the marks that it has ``now``: they say what is in the weights, which stay as they are."""
-    last = now.live.get(edit.id) or now.known.get(edit.id) or edit
-    marks = tuple(tag for tag in last.tags if tag.startswith(PRINTED))
-    if marks == tuple(tag for tag in edit.tags if tag.startswith(PRINTED)):
-        return edit
-    return edit.replace(tags=(*(tag for tag in edit.tags if not tag.startswith(PRINTED)), *marks))

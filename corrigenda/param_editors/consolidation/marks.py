@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.memory.conflicts import Plan
-from corrigenda.memory.ledger import PRINTED, Event
+from corrigenda.memory.ledger import Event
+from corrigenda.memory.printed import PRINTED, marks_of
 
 if TYPE_CHECKING:
     from corrigenda.memory.ledger import State
@@ -22,12 +23,7 @@ AUTHOR = "corrigenda consolidate"
 
 def editions_of(edit: Edit) -> list[str]:
     """Return the promotions that printed ``edit``, by its tags."""
-    return [tag.removeprefix(PRINTED) for tag in edit.tags if tag.startswith(PRINTED)]
-
-
-def bare(edit: Edit) -> Edit:
-    """Return ``edit`` without the tags that say where it was printed."""
-    return edit.replace(tags=tuple(tag for tag in edit.tags if not tag.startswith(PRINTED)))
+    return [mark.removeprefix(PRINTED) for mark in marks_of(edit)]
 
 
 def shadow(memory: Memory, edits: Iterable[Edit], promotion: str) -> int:

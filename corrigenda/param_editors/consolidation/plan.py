@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit, EditId
 from corrigenda.errors import InvalidParams, InvalidRequest, NothingToPrint, PlanOutdated
+from corrigenda.memory.printed import bare
 from corrigenda.param_editors.consolidation.durable import write_json
 from corrigenda.param_editors.consolidation.editions import Editions
 from corrigenda.param_editors.consolidation.gate import GatePlan
-from corrigenda.param_editors.consolidation.marks import bare
 from corrigenda.param_editors.consolidation.notebook import content_key
 from corrigenda.param_editors.consolidation.selection import Chosen, Selection, choose, printable
 from corrigenda.param_editors.editor import editor, editors

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit
 from corrigenda.errors import GateClosed, InvalidRequest, PlanOutdated
+from corrigenda.memory.printed import bare
 from corrigenda.param_editors.consolidation import marks
 from corrigenda.param_editors.consolidation.chain import promoted_updates, require_removable
 from corrigenda.param_editors.consolidation.durable import publish_folder, read_json, write_json
@@ -199,7 +200,7 @@ def _bring_back(memory: Memory, edits: Sequence[Edit]) -> int:
 
     What contradicts a live edit is left out: somebody has said otherwise since.
     """
-    lost = [marks.bare(edit) for edit in _unknown(memory, edits)]
+    lost = [bare(edit) for edit in _unknown(memory, edits)]
     return len(memory.add_unrefused(lost, on_conflict="refuse").events) if lost else 0
 
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from corrigenda.edit import Edit
-from corrigenda.errors import InvalidEdit, InvalidRequest, UnknownEdit
+from corrigenda.errors import InvalidEdit, UnknownEdit
 from corrigenda.memory import jsonl
-from corrigenda.memory.ledger import replay
 from corrigenda.memory.memory import Memory
 from corrigenda.memory.restoring import roll_back
 from corrigenda.middleware.gateway.access import Access
@@ -136,10 +135,8 @@ class Edits:
         """Make the edits of a namespace what they were after an event of the ledger; by new events, nothing is lost."""
         namespace = call.namespace("admin")
         version = call.number("version", -1, 0, 1 << 62)
-        if version > self.memory.version:
-            raise InvalidRequest(f"there is no version {version}", remedy=f"Versions: 0 to {self.memory.version}.")
+        then = self.memory.state_after(version)
         reason = call.optional("reason", 1_000) or f"roll back to version {version}"
-        then = replay(self.memory.events(until=version))
         done = roll_back(self.memory, then, reason=reason, author=call.key.name, namespace=namespace)
         kinds = Counter(event.kind for event in done)
         return {"retracted": kinds["retracted"], "restored": kinds["restored"], "version": self.memory.version}
