@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from corrigenda.atomic import refuse_database
+from corrigenda.atomic import refuse_database, replacing
 from corrigenda.errors import EvaluationError
 from corrigenda.eval.case import Case, edit_set_hash
 from corrigenda.eval.datasets import Dataset
@@ -193,9 +193,8 @@ def save(results: Mapping[str, Any], path: Path) -> None:
         EvaluationError: They break the schema, or the file cannot be written.
     """
     _check(results, path)
-    with _draft(path) as draft:
-        draft.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+    with _reported(path), replacing(path) as file:
+        file.write(json.dumps(results, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
 def check_writable(path: Path) -> None:
@@ -206,25 +205,21 @@ def check_writable(path: Path) -> None:
     """
     if not path.name or path.is_dir():
         raise EvaluationError(f"the results cannot be written to {path}: it is a folder", remedy="Name a file in it.")
-    with _draft(path) as draft:
-        draft.touch()
+    with _reported(path):
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """Give a file beside ``path`` to write to first; gone at the end, unless it took the place of ``path``."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def _reported(path: Path) -> Iterator[None]:
+    """Make the folder of ``path`` for the block; what keeps the block from writing there is an EvaluationError."""
     try:
         refuse_database(path, beside=BESIDE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
+        yield
     except OSError as error:
         raise EvaluationError(
             f"the results cannot be written to {path}: {error.strerror or error}", remedy="Name a writable place."
         ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def load(path: Path) -> Results:

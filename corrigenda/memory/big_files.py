@@ -68,9 +68,10 @@ def import_big(
         while part := list(islice(rows, batch)):
             edits = {}
             for number, row in part:
+                if isinstance(row, str):
+                    bad[number] = row
+                    continue
                 try:
-                    if isinstance(row, str):
-                        raise InvalidEdit(row)
                     edits[number] = Edit.from_dict(row)
                 except InvalidEdit as error:
                     bad[number] = error.message
