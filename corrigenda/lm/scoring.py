@@ -21,7 +21,7 @@ from corrigenda.lm.decoding import (
 from corrigenda.lm.kv_cache import longest_shareable
 from corrigenda.lm.packed import WORTHWHILE_TOKENS, packed
 from corrigenda.lm.stopping import NATURAL, Stop, cut, watcher
-from corrigenda.lm.texts import text_after
+from corrigenda.lm.texts import continues, text_after
 from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, plain_ids, token_ids
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def greedy(
         for places, room in undisturbed(lm, [len(row) for row in rows], batch_size, max_new_tokens):
             decoder = _decoder(lm, [rows[p] for p in places], [starts[p] for p in places], shared, room)
             for place, said in zip(places, _continue(lm, decoder, len(places), room, stop), strict=True):
-                before = starts[place] or _text_before(lm, prompts[place], rows[place])
+                before = starts[place] or (rows[place] if continues(lm, prompts[place]) else [])
                 answers[place] = begun[place] + cut(text_after(lm.tokenizer, before, said), stop)
             done += len(places)
             if progress is not None:
@@ -159,11 +159,6 @@ def _decoder(
 
 def _fast(lm: LanguageModel, tokens: int) -> AbstractContextManager[None]:
     return packed(lm.model) if tokens >= WORTHWHILE_TOKENS else nullcontext()
-
-
-def _text_before(lm: LanguageModel, prompt: str, ids: list[int]) -> list[int]:
-    """Return the tokens whose text the answer goes on with: none where it is a turn, or an encoder-decoder's."""
-    return [] if lm.is_encoder_decoder or isinstance(prompt, Rendered) else ids
 
 
 def _continue(lm: LanguageModel, decoder: Decoder, rows: int, steps: int, stop: Stop) -> list[list[int]]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from corrigenda.lm.rendering import Rendered
+
+if TYPE_CHECKING:
+    from corrigenda.lm.loading import LanguageModel
 
 
 def text_after(tokenizer: Any, before: Sequence[int], said: Sequence[int]) -> str:
@@ -18,6 +23,11 @@ def text_after(tokenizer: Any, before: Sequence[int], said: Sequence[int]) -> st
     whole = _decoded(tokenizer, [*before[-size:], *said])
     # Half a character at the end of ``said`` may spoil, with tokens of single bytes, the whole ones before it.
     return whole[len(context) :] if whole.startswith(context) else _decoded(tokenizer, said)
+
+
+def continues(lm: LanguageModel, prompt: str) -> bool:
+    """Tell whether an answer goes on with the text of ``prompt``, rather than being a turn or an encoder-decoder's."""
+    return not lm.is_encoder_decoder and not isinstance(prompt, Rendered)
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -14,8 +14,8 @@ from corrigenda.chat import Chat
 from corrigenda.errors import InvalidRequest
 from corrigenda.lm.decoding import decoder_start
 from corrigenda.lm.stopping import NATURAL, UNTIL_EOS, Stop, StopCriterion, cut
-from corrigenda.lm.texts import text_after
-from corrigenda.lm.tokens import Rendered, check_length, following_ids, pad, render, token_ids
+from corrigenda.lm.texts import continues, text_after
+from corrigenda.lm.tokens import check_length, following_ids, pad, render, token_ids
 from corrigenda.middleware.strategies.base import Plan, Worker
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Job:
             ids = token_ids(lm, text)
             check_length(lm, ids)
             before = 1 if lm.is_encoder_decoder else len(ids)
-            return cls(tuple(ids), (), "", own, False, not request.completion, own=before, goes_on=_goes_on(lm, text))
+            return cls(tuple(ids), (), "", own, False, not request.completion, own=before, goes_on=continues(lm, text))
         if plan.answer is not None:
             return cls((), (), "", UNTIL_EOS, False, not request.completion, plan.answer)
         before = len(token_ids(lm, render(lm, request))) if counted and not lm.is_encoder_decoder else 1
@@ -171,7 +171,7 @@ class Job:
         check_length(lm, ids)
         stop = own if plan.stop is None else both(own, plan.stop)
         done = (plan.answer, plan.worker, plan.detail)
-        rest = (plan.bare_line, not request.completion, *done, before, _goes_on(lm, text))
+        rest = (plan.bare_line, not request.completion, *done, before, continues(lm, text))
         return cls(tuple(ids), tuple(forced), plan.prefix, stop, *rest)
 
     def model(self, lm: LanguageModel) -> LanguageModel:
@@ -189,10 +189,6 @@ class Job:
         if self.bare_line:
             text = text.strip() if self.chat else text.rstrip()
         return text
-
-
-def _goes_on(lm: LanguageModel, text: str) -> bool:
-    return not lm.is_encoder_decoder and not isinstance(text, Rendered)
 
 
 def both(one: Stop, other: Stop) -> Stop:

@@ -60,15 +60,20 @@ def test_how_long_a_beginning_may_be_shared() -> None:
     assert len(kinds) == 2
 
 
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
 def lfm2() -> Any:
     """A hybrid: a layer with a state of its own, then one with attention."""
     return transformers.Lfm2Config(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SIZES,
         max_position_embeddings=256,
         layer_types=["conv", "full_attention"],
         block_multiple_of=8,
@@ -78,12 +83,7 @@ def lfm2() -> Any:
 def falcon_h1() -> Any:
     """A hybrid with both in one layer."""
     return transformers.FalconH1Config(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SIZES,
         head_dim=8,
         mamba_d_ssm=64,
         mamba_n_heads=8,
